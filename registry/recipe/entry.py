@@ -1,0 +1,186 @@
+"""A recipe (how a classifier is trained) and an entry (everything the file says about one classifier)."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from registry.recipe.checks import Place, Section, choice, flag, key, read_mapping, read_section, slug, text
+from registry.recipe.sections import (
+    DataConfig,
+    LabelConfig,
+    ModelConfig,
+    Policy,
+    TensorboardConfig,
+    TrainingConfig,
+)
+
+RECIPE_SECTIONS = ("model_config", "training_config", "data_config", "tensorboard_config")
+MODEL_TYPES = ("classic", "embedding", "encoder", "lora", "ensemble", "custom")
+
+_LATER_TYPES = ("embedding", "lora", "ensemble", "custom")
+_DEFAULT_BATCH_SIZE = {"lora": 16}
+_LOADER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained; written into each run, artefact and Classifier row as `to_dict`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tensorboard: TensorboardConfig = field(default_factory=TensorboardConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only, in the sections of `models.yaml`."""
+        parts = (self.model, self.training, self.data, self.tensorboard)
+        return {name: part.to_dict() for name, part in zip(RECIPE_SECTIONS, parts, strict=True)}
+
+    @classmethod
+    def from_dict(
+        cls, raw: Mapping[str, Any], *, where: str = "recipe", model_type: str = "encoder", allow_later: bool = True
+    ) -> Self:
+        """Read the four sections; what is absent takes the defaults of `model_type`. Raises `RecipeError`."""
+        place = Place(where, later_allowed=allow_later)
+        read_mapping(raw, place, known=RECIPE_SECTIONS)
+        return cls._read(raw, place, model_type)
+
+    @classmethod
+    def _read(cls, raw: Mapping[str, Any], place: Place, model_type: str) -> Self:
+        model, training = _settled(raw.get("model_config"), raw.get("training_config"), place, model_type)
+        return cls(
+            model=read_section(ModelConfig, model, place.at("model_config")),
+            training=read_section(TrainingConfig, training, place.at("training_config")),
+            data=read_section(DataConfig, raw.get("data_config"), place.at("data_config")),
+            tensorboard=read_section(TensorboardConfig, raw.get("tensorboard_config"), place.at("tensorboard_config")),
+        )
+
+
+def _settled(model: Any, training: Any, place: Place, model_type: str) -> tuple[Any, Any]:
+    """Move `max_length` to the model and put in the defaults that depend on other keys."""
+    if not isinstance(training, Mapping | None) or not isinstance(model, Mapping | None):
+        return model, training  # the sections' readers refuse these
+    model = {name: value for name, value in (model or {}).items() if value is not None}
+    training = {name: value for name, value in (training or {}).items() if value is not None}
+    if "max_length" in training:
+        length = training.pop("max_length")
+        if model.setdefault("max_length", length) != length:
+            raise place.at("training_config").at("max_length").error("differs from model_config.max_length; keep one")
+    if "warmup_ratio" in training:
+        training.setdefault("warmup_steps", 0)
+    if model_type in _DEFAULT_BATCH_SIZE:
+        training.setdefault("batch_size", _DEFAULT_BATCH_SIZE[model_type])
+    return model, training
+
+
+def _loader(value: Any, place: Place) -> str:
+    """`package.module:function`."""
+    if not isinstance(value, str) or len(value) > 200 or not _LOADER.fullmatch(value):
+        raise place.error("expected package.module:function")
+    return value
+
+
+@dataclass(frozen=True)
+class _Head(Section):
+    """The keys of an entry outside its sections."""
+
+    name: str = key("", text(100))
+    type: str = key("", choice(*MODEL_TYPES), later=_LATER_TYPES)
+    kind: str = key("classification", choice("classification", "generation"), later=("generation",))
+    enabled: bool = key(True, flag)
+    route: str | None = key(None, text(100))
+    description: str = key("", text(1000))
+    loader: str | None = key(None, _loader, later=True)
+
+    def conflict(self) -> tuple[str, str] | None:
+        if not self.name:
+            return "name", "is missing"
+        if not self.type:
+            return "type", f"is missing; one of {', '.join(MODEL_TYPES)}"
+        if self.loader and self.type not in ("classic", "custom"):
+            return "loader", "goes with type classic or custom only"
+        if self.type == "custom" and not self.loader:
+            return "loader", "is missing; type custom needs package.module:function"
+        return None
+
+
+_HEAD_KEYS = ("name", "type", "kind", "enabled", "route", "description", "loader")
+ENTRY_KEYS = (*_HEAD_KEYS, *RECIPE_SECTIONS, "label_config", "policy")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One classifier as the file describes it. `route` is its slug."""
+
+    name: str
+    type: str
+    kind: str
+    enabled: bool
+    route: str
+    description: str
+    loader: str | None
+    recipe: Recipe
+    labels: LabelConfig
+    policy: Policy
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only, with every default written out; `parse_entry` reads it back."""
+        head = {name: getattr(self, name) for name in _HEAD_KEYS if getattr(self, name) not in (None, "")}
+        return head | self.recipe.to_dict() | {"label_config": self.labels.to_dict(), "policy": self.policy.to_dict()}
+
+
+def parse_entry(raw: Mapping[str, Any], *, where: str) -> Entry:
+    """Read and check one entry. Raises `RecipeError` that names `where`, the entry and the key.
+
+    What no release honours yet is refused in an enabled entry ("… is not available yet") and accepted in a disabled
+    one, after the same checks of keys, types and bounds.
+    """
+    place = Place(where)
+    raw = read_mapping(raw, place, known=ENTRY_KEYS)
+    if raw.get("name") is not None:
+        place = Place(f"{where} ({text(100)(raw['name'], place.at('name'))})")
+    enabled = flag(raw["enabled"], place.at("enabled")) if raw.get("enabled") is not None else True
+    place = Place(place.where, later_allowed=not enabled)
+    head = read_section(_Head, {name: raw[name] for name in _HEAD_KEYS if name in raw}, place)
+    recipe = Recipe._read(raw, place, head.type)
+    labels = read_section(LabelConfig, raw.get("label_config"), place.at("label_config"))
+    _check_num_labels(recipe.model.num_labels, labels, place)
+    if head.type == "ensemble" and not recipe.model.members:
+        raise place.at("model_config").at("members").error("is missing; an ensemble names at least two classifiers")
+    return Entry(
+        name=head.name,
+        type=head.type,
+        kind=head.kind,
+        enabled=enabled,
+        route=_route_slug(head, place),
+        description=head.description,
+        loader=head.loader,
+        recipe=recipe,
+        labels=labels,
+        policy=read_section(Policy, raw.get("policy"), place.at("policy")),
+    )
+
+
+def _check_num_labels(num_labels: int | None, labels: LabelConfig, place: Place) -> None:
+    if num_labels is not None and labels.labels and num_labels != len(labels.labels):
+        raise (
+            place.at("model_config")
+            .at("num_labels")
+            .error(f"is {num_labels}, but label_config.labels lists {len(labels.labels)}; correct one or drop this key")
+        )
+
+
+def _route_slug(head: _Head, place: Place) -> str:
+    """`opt-1-3b` from `opt-1-3b` or `/classify/opt-1-3b`, else from the name."""
+    if head.route is None:
+        ascii_name = unicodedata.normalize("NFKD", head.name).encode("ascii", "ignore").decode().lower()
+        made = re.sub("[^a-z0-9_]+", "-", ascii_name).strip("-_")[:63]
+        if not made:
+            raise place.at("route").error(f"is missing, and none can be made from the name {head.name!r}")
+        return made
+    prefix, _, last = head.route.strip("/").rpartition("/")
+    if prefix not in ("", "classify", "api/classify"):
+        raise place.at("route").error(f"expected a slug or /classify/<slug>, got {head.route!r}")
+    return slug(last, place.at("route"))
