@@ -27,6 +27,7 @@ ALLOWED_SUFFIXES = frozenset(
     {"", ".json", ".jsonl", ".txt", ".md", ".png", ".safetensors", ".onnx", ".data", ".model", ".jinja"}
 )
 _PICKLE_PROTOCOLS = frozenset({b"\x80" + bytes([protocol]) for protocol in range(2, 6)})
+_UNWELCOME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _CONTAINERS = {b"PK\x03\x04": "a zip archive, as torch pickles are", b"\x93NUM": "a numpy file, which may hold pickles"}
 
 
@@ -257,7 +258,7 @@ def _fsync(path: Path) -> None:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+    return isinstance(value, str) and bool(value.strip()) and not _UNWELCOME.search(value)
 
 
 def _is_count(value: Any) -> bool:
