@@ -125,7 +125,7 @@ def _figures(scores: Scores | None, digest: str | None) -> str:
     return "\n\n".join(
         [
             "## Figures",
-            f"On {texts} that took no part in training. Brackets hold 95 % intervals: Wilson's for accuracy, a "
+            f"On {texts} that took no part in training. Parentheses hold 95 % intervals: Wilson's for accuracy, a "
             "bootstrap's for macro-F1.",
             _table(("Figure", "Value"), overall),
             _table(("Label", "Precision", "Recall", "F1", "Texts"), per_label),
@@ -182,7 +182,7 @@ def _licence(manifest: Manifest) -> str:
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
+    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -207,7 +207,7 @@ def write_confusion_picture(path: Path, labels: Sequence[str], confusion: Sequen
     counts = np.asarray(confusion, dtype=np.int64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.6 + 0.55 * len(labels), 24.0)  # inches
-    figure = Figure(figsize=(side + 0.8, side), dpi=110, layout="constrained")
+    figure = Figure(figsize=(side + 0.8, side), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -218,7 +218,7 @@ def write_confusion_picture(path: Path, labels: Sequence[str], confusion: Sequen
         for (row, column), share in np.ndenumerate(shares):
             colour = "white" if share > 0.55 else "black"
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
     return path
 
 
