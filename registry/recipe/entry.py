@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from registry.recipe.checks import Place, Section, choice, flag, key, read_mapping, read_section, slug, text
@@ -21,6 +21,7 @@ MODEL_TYPES = ("classic", "embedding", "encoder", "lora", "ensemble", "custom")
 
 _LATER_TYPES = ("embedding", "lora", "ensemble", "custom")
 _DEFAULT_BATCH_SIZE = {"lora": 16}
+_ROUTE = re.compile(r"(/?(api/)?classify/)?(?P<slug>[^/]+)/?")
 _LOADER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -138,11 +139,11 @@ def parse_entry(raw: Mapping[str, Any], *, where: str) -> Entry:
     one, after the same checks of keys, types and bounds.
     """
     place = Place(where)
-    raw = read_mapping(raw, place, known=ENTRY_KEYS)
-    if raw.get("name") is not None:
+    if isinstance(raw, Mapping) and raw.get("name") is not None:
         place = Place(f"{where} ({text(100)(raw['name'], place.at('name'))})")
+    raw = read_mapping(raw, place, known=ENTRY_KEYS)
     enabled = flag(raw["enabled"], place.at("enabled")) if raw.get("enabled") is not None else True
-    place = Place(place.where, later_allowed=not enabled)
+    place = replace(place, later_allowed=not enabled)
     head = read_section(_Head, {name: raw[name] for name in _HEAD_KEYS if name in raw}, place)
     recipe = Recipe._read(raw, place, head.type)
     labels = read_section(LabelConfig, raw.get("label_config"), place.at("label_config"))
@@ -165,11 +166,8 @@ def parse_entry(raw: Mapping[str, Any], *, where: str) -> Entry:
 
 def _check_num_labels(num_labels: int | None, labels: LabelConfig, place: Place) -> None:
     if num_labels is not None and labels.labels and num_labels != len(labels.labels):
-        raise (
-            place.at("model_config")
-            .at("num_labels")
-            .error(f"is {num_labels}, but label_config.labels lists {len(labels.labels)}; correct one or drop this key")
-        )
+        listed = f"label_config.labels lists {len(labels.labels)}"
+        raise place.at("model_config").at("num_labels").error(f"is {num_labels}, but {listed}; correct one of them")
 
 
 def _route_slug(head: _Head, place: Place) -> str:
@@ -180,7 +178,7 @@ def _route_slug(head: _Head, place: Place) -> str:
         if not made:
             raise place.at("route").error(f"is missing, and none can be made from the name {head.name!r}")
         return made
-    prefix, _, last = head.route.strip("/").rpartition("/")
-    if prefix not in ("", "classify", "api/classify"):
+    found = _ROUTE.fullmatch(head.route)
+    if not found:
         raise place.at("route").error(f"expected a slug or /classify/<slug>, got {head.route!r}")
-    return slug(last, place.at("route"))
+    return slug(found["slug"], place.at("route"))

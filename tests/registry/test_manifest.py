@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -113,6 +113,7 @@ def test_figures_that_are_not_numbers_are_refused_before_anything_is_written(fol
     assert not (folder / "manifest.json").exists()
 
 
+@settings(deadline=None)
 @given(
     position=st.integers(min_value=0), bit=st.integers(0, 7), name=st.sampled_from(["model.safetensors", "config.json"])
 )
@@ -339,6 +340,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([entry.name for entry in dataclasses.fields(Manifest)]), JSON_VALUES)
 def test_any_value_in_any_key_is_read_or_called_corrupt(name: str, value: object) -> None:
     try:

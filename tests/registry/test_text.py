@@ -6,7 +6,7 @@ import unicodedata
 
 import emoji
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.text import _MAYBE_EMOJI, PREPROCESSING_VERSION, prepare
@@ -63,12 +63,14 @@ def test_every_emoji_is_noticed_by_the_guard_that_skips_the_look_up() -> None:
     assert [sign for sign in emoji.EMOJI_DATA if not _MAYBE_EMOJI.search(sign)] == []
 
 
+@settings(deadline=None)
 @given(st.one_of(ANY_TEXT, CROWDED))
 def test_preparing_twice_is_preparing_once(raw: str) -> None:
     once = prepare(raw)
     assert prepare(once) == once
 
 
+@settings(deadline=None)
 @given(st.one_of(ANY_TEXT, CROWDED))
 def test_the_result_is_clean_whatever_came_in(raw: str) -> None:
     result = prepare(raw)
@@ -78,6 +80,7 @@ def test_the_result_is_clean_whatever_came_in(raw: str) -> None:
     result.encode("utf-8")
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=0x621, max_codepoint=0x63A), min_size=1))
 def test_arabic_letters_are_kept(raw: str) -> None:
     assert prepare(raw) == unicodedata.normalize("NFC", raw)
