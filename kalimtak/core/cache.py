@@ -1,0 +1,86 @@
+"""A cache that the processes of one machine share, in a SQLite file of its own: rate limits hold across workers.
+
+Values are JSON, never pickles. Nothing in here needs to survive a crash, so it is written without fsync. Used where no
+`REDIS_URL` is set.
+"""
+
+import json
+import threading
+import time
+from typing import Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+
+from .sqlite import Database
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires REAL) WITHOUT ROWID"
+FRESH = "(expires IS NULL OR expires > ?)"
+SWEEP_SECONDS = 60.0
+
+
+class SqliteCache(BaseCache):
+    """Django's cache interface; `incr` and `add` are atomic across processes. Errors of the file raise, as Redis' do."""
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self._location = location
+        self._local = threading.local()
+        self._next_sweep = time.monotonic() + SWEEP_SECONDS
+
+    def _execute(self, sql: str, *values: Any) -> Any:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = Database.connect(self._location, timeout=2.0, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute(SCHEMA)
+            self._local.connection = connection
+        if time.monotonic() > self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+            connection.execute("DELETE FROM cache WHERE expires <= ?", (time.time(),))
+        return connection.execute(sql, values)
+
+    def _expiry(self, timeout: Any) -> float | None:
+        return self.get_backend_timeout(timeout)  # type: ignore[no-any-return]
+
+    def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
+        name = self.make_and_validate_key(key, version)
+        row = self._execute(f"SELECT value FROM cache WHERE key = ? AND {FRESH}", name, time.time()).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+        name = self.make_and_validate_key(key, version)
+        sql = "INSERT INTO cache VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = ?2, expires = ?3"
+        self._execute(sql, name, json.dumps(value), self._expiry(timeout))
+
+    def add(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        name = self.make_and_validate_key(key, version)
+        sql = (
+            "INSERT INTO cache VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = ?2, expires = ?3 "
+            "WHERE expires <= ?4"
+        )
+        cursor = self._execute(sql, name, json.dumps(value), self._expiry(timeout), time.time())
+        return bool(cursor.rowcount == 1)
+
+    def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
+        name = self.make_and_validate_key(key, version)
+        sql = f"UPDATE cache SET value = CAST(value AS INTEGER) + ? WHERE key = ? AND {FRESH} RETURNING value"
+        row = self._execute(sql, delta, name, time.time()).fetchone()
+        if row is None:
+            raise ValueError(f"Key {key!r} not found")
+        return int(row[0])
+
+    def touch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        name = self.make_and_validate_key(key, version)
+        sql = f"UPDATE cache SET expires = ? WHERE key = ? AND {FRESH}"
+        return bool(self._execute(sql, self._expiry(timeout), name, time.time()).rowcount)
+
+    def delete(self, key: str, version: int | None = None) -> bool:
+        name = self.make_and_validate_key(key, version)
+        return bool(self._execute("DELETE FROM cache WHERE key = ?", name).rowcount)
+
+    def clear(self) -> None:
+        self._execute("DELETE FROM cache")
+
+    def close(self, **kwargs: Any) -> None:
+        """Connections stay open for the next request of their thread."""

@@ -1,0 +1,73 @@
+"""What every request passes: one error shape under `/api/`, and times in the visitor's zone."""
+
+import zoneinfo
+from collections.abc import Callable
+from urllib.parse import unquote
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
+
+from .errors import error_body
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+def is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/")
+
+
+class ApiMiddleware:
+    """Refuses a body that announces more than the limit before it is read, and gives API errors their shape."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not is_api(request):
+            return self.get_response(request)
+        too_large = self.refuse_announced_size(request)
+        response = too_large or self.get_response(request)
+        self.add_cors(request, response)
+        return response
+
+    def refuse_announced_size(self, request: HttpRequest) -> HttpResponse | None:
+        announced = request.META.get("CONTENT_LENGTH") or "0"
+        is_upload = (request.content_type or "").startswith("multipart/")
+        limit = settings.KALIMTAK_MAX_UPLOAD if is_upload else settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        if announced.isdigit() and int(announced) > limit:
+            return JsonResponse(error_body("too_long", f"The body is over {limit} bytes."), status=413)
+        return None
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if is_api(request) and isinstance(exception, RequestDataTooBig):
+            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+            return JsonResponse(error_body("too_long", f"The body is over {limit} bytes."), status=413)
+        return None
+
+    def add_cors(self, request: HttpRequest, response: HttpResponse) -> None:
+        origin = request.headers.get("Origin")
+        if origin and origin in settings.KALIMTAK_CORS_ORIGINS:
+            response["Access-Control-Allow-Origin"] = origin
+            response["Access-Control-Allow-Headers"] = "authorization, content-type"
+            response["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+            response["Vary"] = "Origin"
+
+
+class TimeZoneMiddleware:
+    """Shows times in the zone that the browser names in the cookie `tz`; everything is stored in UTC."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        name = unquote(request.COOKIES.get("tz", ""))
+        try:
+            zone = zoneinfo.ZoneInfo(name) if name else None
+        except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+            zone = None
+        if zone is None:
+            return self.get_response(request)
+        with timezone.override(zone):
+            return self.get_response(request)

@@ -1,0 +1,24 @@
+"""What all tests share: a folder of their own for everything a run writes, and the standing cast.
+
+Olga operates (superuser), Rami reviews (annotator), Tala trains, Dina deploys, Nadia must see nothing (staff without
+a role); Carla calls the API with a key.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="kalimtak-tests-"))
+os.environ.update(
+    KALIMTAK_VAR=str(SCRATCH / "var"),
+    KALIMTAK_MODELS_STORE=str(SCRATCH / "store"),
+    SECRET_KEY="test-key-" + "x" * 50,
+    KALIMTAK_SUBJECT_KEY="subject-key-" + "y" * 40,
+    HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",
+    DATABASE_URL=os.environ.get("KALIMTAK_TEST_DATABASE_URL") or f"sqlite:///{SCRATCH / 'test.sqlite3'}",
+    REDIS_URL=os.environ.get("KALIMTAK_TEST_REDIS_URL", ""),
+    DEBUG="0",
+)
+for name in ("KALIMTAK_ANONYMOUS", "KALIMTAK_DATASET_HOSTS", "KALIMTAK_TRUSTED_PROXIES", "KALIMTAK_CORS_ORIGINS"):
+    os.environ.pop(name, None)

@@ -1,0 +1,229 @@
+"""Tables of how judgement becomes a version: data sets, items, reviews, snapshots, runs."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+
+class Dataset(models.Model):
+    """A file that was loaded, or the feedback of a classifier seen as one."""
+
+    class Origin(models.TextChoices):
+        UPLOAD = "upload", _("upload")
+        URL = "url", _("URL")
+        FEEDBACK = "feedback", _("feedback")
+        SAMPLE = "sample", _("sample")
+
+    class Role(models.TextChoices):
+        TRAINING = "training", _("training")
+        REHEARSAL = "rehearsal", _("rehearsal")
+        GOLDEN = "golden", _("golden")
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("waiting")
+        LOADING = "loading", _("loading")
+        READY = "ready", _("ready")
+        FAILED = "failed", _("failed")
+
+    classifier = models.ForeignKey(
+        "registry.Classifier", models.CASCADE, related_name="datasets", verbose_name=_("classifier")
+    )
+    name = models.CharField(_("name"), max_length=200)
+    origin = models.CharField(_("origin"), max_length=10, choices=Origin)
+    role = models.CharField(_("role"), max_length=10, choices=Role, default=Role.TRAINING)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
+    digest = models.CharField(_("SHA-256 of the file"), max_length=64, blank=True)
+    options = models.JSONField(_("import options"), default=dict, blank=True)
+    report = models.JSONField(_("analysis"), default=dict, blank=True)
+    rows = models.PositiveIntegerField(_("rows"), default=0)
+    error = models.TextField(_("error"), blank=True)
+    job = models.ForeignKey("core.Job", models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("job"))
+    actor = models.CharField(_("loaded by"), max_length=150, blank=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("data set")
+        verbose_name_plural = _("data sets")
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ItemQuerySet(models.QuerySet["TrainingDataItem"]):
+    def approved(self) -> "ItemQuerySet":
+        return self.filter(status=TrainingDataItem.Status.APPROVED)
+
+    def golden(self) -> "ItemQuerySet":
+        """The held-out rows every version of a classifier is compared on; never trained on."""
+        return self.approved().filter(split=TrainingDataItem.Split.TEST)
+
+    def trainable(self) -> "ItemQuerySet":
+        return self.approved().exclude(split=TrainingDataItem.Split.TEST)
+
+
+class TrainingDataItem(models.Model):
+    """One example a model may learn from. Its text never changes; a rework is a new item."""
+
+    class Status(models.TextChoices):
+        CANDIDATE = "candidate", _("candidate")
+        REVIEW = "review", _("waiting for review")
+        APPROVED = "approved", _("approved")
+        REJECTED = "rejected", _("rejected")
+        QUARANTINED = "quarantined", _("quarantined")
+
+    class Split(models.TextChoices):
+        TRAIN = "train", _("training")
+        VALID = "valid", _("validation")
+        TEST = "test", _("golden (held out)")
+
+    class Origin(models.TextChoices):
+        IMPORT = "import", _("import")
+        CONFIRMED = "confirmed", _("confirmed by a rating")
+        CORRECTED = "corrected", _("corrected by a person")
+        EXAMPLE = "example", _("given as an example")
+
+    classifier = models.ForeignKey(
+        "registry.Classifier", models.CASCADE, related_name="items", verbose_name=_("classifier")
+    )
+    dataset = models.ForeignKey(
+        Dataset, models.CASCADE, null=True, blank=True, related_name="items", verbose_name=_("data set")
+    )
+    interaction = models.ForeignKey(
+        "interactions.UserInteraction",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="items",
+        verbose_name=_("source interaction"),
+    )
+    origin = models.CharField(_("origin"), max_length=10, choices=Origin, default=Origin.IMPORT)
+    source = models.CharField(_("source"), max_length=80, blank=True, help_text=_("who said so"))
+    fields = models.JSONField(_("input"), help_text=_("one text per input field"))
+    label = models.CharField(_("label"), max_length=120)
+    weight = models.FloatField(_("weight"), default=1.0, help_text=_("in the loss; human corrections weigh more"))
+    quality = models.FloatField(_("quality score"), default=1.0, help_text=_("0 to 1"))
+    domain = models.CharField(_("domain"), max_length=60, blank=True)
+    status = models.CharField(_("status"), max_length=12, choices=Status, default=Status.CANDIDATE)
+    split = models.CharField(_("split"), max_length=6, choices=Split, default=Split.TRAIN)
+    selected = models.BooleanField(_("selected for training"), default=True)
+    reason = models.CharField(_("reason"), max_length=300, blank=True, help_text=_("why it has this status"))
+    content_hash = models.CharField(_("content hash"), max_length=64, help_text=_("of the normalised input"))
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    decided_at = models.DateTimeField(_("decided"), null=True, blank=True)
+
+    objects = ItemQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("training item")
+        verbose_name_plural = _("training items")
+        indexes = [
+            models.Index(fields=["classifier", "status", "split"], name="item_status"),
+            models.Index(fields=["classifier", "content_hash"], name="item_content"),
+        ]
+        constraints = [
+            # The same text with the same label is one item: what makes imports and curations repeatable.
+            models.UniqueConstraint(
+                fields=["classifier", "content_hash", "label"],
+                condition=~Q(status__in=["rejected", "quarantined"]),
+                name="one_item_per_text_and_label",
+            )
+        ]
+        permissions = [("review_trainingdataitem", _("Can review items"))]
+
+    def __str__(self) -> str:
+        return f"{self.label} #{self.pk}"
+
+
+class Review(models.Model):
+    """One reviewer's verdict on one item."""
+
+    class Verdict(models.TextChoices):
+        APPROVE = "approve", _("approve")
+        REJECT = "reject", _("reject")
+        RELABEL = "relabel", _("relabel")
+
+    item = models.ForeignKey(TrainingDataItem, models.CASCADE, related_name="reviews", verbose_name=_("item"))
+    reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, verbose_name=_("reviewer"))
+    verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict)
+    label = models.CharField(_("label"), max_length=120)
+    created_at = models.DateTimeField(_("when"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("review")
+        verbose_name_plural = _("reviews")
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.verdict} #{self.item_id}"
+
+
+class DatasetSnapshot(models.Model):
+    """What a run really saw, for ever. `digest` is the SHA-256 over its rows in order of item id."""
+
+    classifier = models.ForeignKey(
+        "registry.Classifier", models.CASCADE, related_name="snapshots", verbose_name=_("classifier")
+    )
+    digest = models.CharField(_("digest"), max_length=64)
+    golden_digest = models.CharField(_("golden digest"), max_length=64, blank=True)
+    counts = models.JSONField(_("counts"), default=dict, help_text=_("rows per split and label"))
+    replay_share = models.FloatField(_("rehearsal share"), default=0.0)
+    created_at = models.DateTimeField(_("frozen"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("snapshot")
+        verbose_name_plural = _("snapshots")
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.classifier} {self.digest[:12]}"
+
+
+class SnapshotItem(models.Model):
+    """A row of a snapshot: item, what it said then, and which split it went to."""
+
+    snapshot = models.ForeignKey(DatasetSnapshot, models.CASCADE, related_name="rows")
+    item = models.ForeignKey(TrainingDataItem, models.SET_NULL, null=True, related_name="snapshot_rows")
+    content_hash = models.CharField(max_length=64)
+    label = models.CharField(max_length=120)
+    split = models.CharField(max_length=6)
+    weight = models.FloatField(default=1.0)
+
+    class Meta:
+        verbose_name = _("snapshot row")
+        verbose_name_plural = _("snapshot rows")
+        constraints = [models.UniqueConstraint(fields=["snapshot", "item"], name="item_once_per_snapshot")]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.split})"
+
+
+class TrainingRun(models.Model):
+    """One attempt to make a version: its job says how far it is, this row says from what and with which figures."""
+
+    class Then(models.TextChoices):
+        NONE = "none", _("stop there")
+        DEPLOY = "deploy", _("deploy if the gate agrees")
+
+    job = models.OneToOneField("core.Job", models.PROTECT, related_name="run", verbose_name=_("job"))
+    classifier = models.ForeignKey(
+        "registry.Classifier", models.CASCADE, related_name="runs", verbose_name=_("classifier")
+    )
+    snapshot = models.ForeignKey(DatasetSnapshot, models.PROTECT, related_name="runs", verbose_name=_("snapshot"))
+    family = models.CharField(_("type"), max_length=20)
+    recipe = models.JSONField(_("recipe"), default=dict)
+    then = models.CharField(_("afterwards"), max_length=10, choices=Then, default=Then.NONE)
+    history = models.JSONField(_("metric history"), default=list, blank=True)
+    version = models.OneToOneField(
+        "registry.ModelVersion", models.SET_NULL, null=True, blank=True, related_name="run", verbose_name=_("version")
+    )
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("training run")
+        verbose_name_plural = _("training runs")
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.classifier} run {self.pk}"
