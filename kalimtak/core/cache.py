@@ -15,11 +15,14 @@ from .sqlite import Database
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires REAL) WITHOUT ROWID"
 FRESH = "(expires IS NULL OR expires > ?)"
+GET = f"SELECT value FROM cache WHERE key = ? AND {FRESH}"  # noqa: S608
+INCR = f"UPDATE cache SET value = CAST(value AS INTEGER) + ? WHERE key = ? AND {FRESH} RETURNING value"  # noqa: S608
+TOUCH = f"UPDATE cache SET expires = ? WHERE key = ? AND {FRESH}"  # noqa: S608
 SWEEP_SECONDS = 60.0
 
 
 class SqliteCache(BaseCache):
-    """Django's cache interface; `incr` and `add` are atomic across processes. Errors of the file raise, as Redis' do."""
+    """Django's cache interface; `incr` and `add` are atomic across processes. A broken file raises, as Redis does."""
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
@@ -45,7 +48,7 @@ class SqliteCache(BaseCache):
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         name = self.make_and_validate_key(key, version)
-        row = self._execute(f"SELECT value FROM cache WHERE key = ? AND {FRESH}", name, time.time()).fetchone()
+        row = self._execute(GET, name, time.time()).fetchone()
         return default if row is None else json.loads(row[0])
 
     def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
@@ -64,16 +67,14 @@ class SqliteCache(BaseCache):
 
     def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         name = self.make_and_validate_key(key, version)
-        sql = f"UPDATE cache SET value = CAST(value AS INTEGER) + ? WHERE key = ? AND {FRESH} RETURNING value"
-        row = self._execute(sql, delta, name, time.time()).fetchone()
+        row = self._execute(INCR, delta, name, time.time()).fetchone()
         if row is None:
             raise ValueError(f"Key {key!r} not found")
         return int(row[0])
 
     def touch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         name = self.make_and_validate_key(key, version)
-        sql = f"UPDATE cache SET expires = ? WHERE key = ? AND {FRESH}"
-        return bool(self._execute(sql, self._expiry(timeout), name, time.time()).rowcount)
+        return bool(self._execute(TOUCH, self._expiry(timeout), name, time.time()).rowcount)
 
     def delete(self, key: str, version: int | None = None) -> bool:
         name = self.make_and_validate_key(key, version)

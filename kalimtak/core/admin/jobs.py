@@ -1,0 +1,110 @@
+"""The job ledger: what is waiting, at work and done, with live progress and a way to stop it."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from kalimtak.core.admin.base import ReadOnlyModelAdmin
+from kalimtak.core.admin.confirm import ConfirmedAction, Outcome
+from kalimtak.core.admin.display import actor_of, duration, state_label, when
+from kalimtak.core.admin.panels import Panel
+from kalimtak.core.models import Job
+
+
+class ProgressPanel(Panel):
+    """How far a job is, what it says, and about how long it still needs."""
+
+    name = "progress"
+    title = _("Progress")
+    template = "admin/kalimtak/progress.html"
+
+    def job(self, obj: Any) -> Job:
+        return obj
+
+    def is_live(self, obj: Any) -> bool:
+        return not self.job(obj).is_finished
+
+    def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        job = self.job(obj)
+        return {
+            "job": job,
+            "state": state_label(job.state, job.get_state_display()),
+            "percent": f"{100 * job.progress:.0f}",
+            "remaining": remaining(job),
+            "took": duration((job.finished_at - job.started_at).total_seconds())
+            if job.finished_at and job.started_at
+            else "",
+        }
+
+
+def remaining(job: Job) -> str:
+    """The time left if the rest goes as fast as what is done; empty before a twentieth is done."""
+    if job.state != Job.State.RUNNING or job.started_at is None or job.progress < 0.05:
+        return ""
+    spent = (timezone.now() - job.started_at).total_seconds()
+    return duration(spent * (1 - job.progress) / job.progress)
+
+
+class CancelJob(ConfirmedAction):
+    name = "cancel"
+    label = _("Cancel")
+    question = _("It stops at the next safe point. What it has not finished is left undone.")
+    permission = "core.change_job"
+    icon = "stop_circle"
+    dangerous = True
+
+    def job(self, obj: Any) -> Job:
+        return obj
+
+    def is_offered(self, request: HttpRequest, obj: Any) -> bool:
+        job = self.job(obj)
+        return not job.is_finished and not job.cancel_requested
+
+    def facts(self, request: HttpRequest, obj: Any) -> list[tuple[Any, Any]]:
+        job = self.job(obj)
+        return [(_("Job"), job), (_("State"), job.get_state_display()), (_("Progress"), f"{job.progress:.0%}")]
+
+    def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
+        from kalimtak.core import jobs
+
+        job = jobs.cancel(self.job(obj), actor=actor_of(request))
+        if job.is_finished:
+            return Outcome(str(_("The job was cancelled.")))
+        return Outcome(str(_("The job was asked to stop.")))
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnlyModelAdmin):
+    list_display = ["kind", "state_shown", "progress_shown", "note", "actor", "created", "attempt"]
+    list_filter = ["state", "kind"]
+    search_fields = ["id", "key"]
+    panels = [ProgressPanel()]
+    confirmed_actions = [CancelJob()]
+    empty_text = _("Nothing has been asked for yet. Imports, curation and training appear here.")
+    fieldsets = [
+        (None, {"fields": ["kind", "actor", "params", "result", "error"]}),
+        (
+            _("Ledger"),
+            {
+                "classes": ["collapse"],
+                "fields": ["key", "cluster", "attempt", "max_attempts", "token", "owner", "slot", "lease_until"],
+            },
+        ),
+        (_("Times"), {"fields": ["created_at", "not_before", "started_at", "finished_at"]}),
+    ]
+
+    @admin.display(description=_("state"), ordering="state")
+    def state_shown(self, job: Job) -> SafeString:
+        return state_label(job.state, job.get_state_display())
+
+    @admin.display(description=_("progress"))
+    def progress_shown(self, job: Job) -> str:
+        return f"{job.progress:.0%}"
+
+    @admin.display(description=_("created"), ordering="created_at")
+    def created(self, job: Job) -> Any:
+        return when(job.created_at)

@@ -1,0 +1,208 @@
+"""The base of every API view: strict JSON in, one error shape out; authentication, scope and rate limit in one place."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest, JsonResponse
+from django.urls import path as api_path
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import exceptions, serializers
+from rest_framework.parsers import JSONParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from .auth import caller_of
+from .errors import InvalidInput, KalimtakError, TooLarge, error_body
+from .ratelimit import address_group, limit
+
+__all__ = ["ApiView", "ErrorSerializer", "StrictCharField", "StrictJSONParser", "api_path", "exception_handler"]
+
+logger = logging.getLogger(__name__)
+
+
+class ApiView(APIView):
+    """Base of the API's views. `required_scope` names what the caller must hold; None lets everybody in."""
+
+    required_scope: str | None = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self.format_kwarg = None
+        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request, force=True)
+        request.version, request.versioning_scheme = None, None
+        self.perform_authentication(request)
+        self.check_rate(request)
+        self.check_permissions(request)
+
+    def check_rate(self, request: Request) -> None:
+        caller = caller_of(request)
+        if caller.kind == "anonymous":
+            value, rate = address_group(caller.address), settings.KALIMTAK_RATELIMIT_ANON
+        else:
+            value, rate = caller.name, caller.rate or settings.KALIMTAK_RATELIMIT_KEY
+        limit(request._request, group=f"api-{caller.kind}", value=value, rate=rate)
+
+
+class StrictJSONParser(JSONParser):
+    """JSON as RFC 8259 has it: UTF-8, no NaN, no lone surrogates, bounded in size and depth."""
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        raw = stream.read(most + 1)
+        if len(raw) > most:
+            raise TooLarge(f"The body is over {most} bytes.")
+        try:
+            data = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        except UnicodeDecodeError as error:
+            raise InvalidInput("The body is not UTF-8.", code="malformed_json") from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput("The body is not valid JSON.", code="malformed_json") from error
+        if b"\\ud" in raw.lower():
+            refuse_lone_surrogates(data)
+        return data
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def refuse_lone_surrogates(data: Any) -> None:
+    """Raises `InvalidInput` naming the place of a string that is no Unicode text."""
+    for place, text in _strings(data, ()):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            where = ".".join(place).encode("utf-8", "replace").decode()
+            raise InvalidInput(
+                "A text holds half a character (a lone surrogate).",
+                fields={where or "body": ["Not valid Unicode: a lone surrogate."]},
+            ) from None
+
+
+def _strings(data: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(data, str):
+        yield place, data
+    elif isinstance(data, dict):
+        for name, value in data.items():
+            yield (*place, name), name
+            yield from _strings(value, (*place, name))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _strings(value, (*place, str(index)))
+
+
+class StrictCharField(serializers.CharField):
+    """A text and nothing else: a number is no text. NUL is stripped, since PostgreSQL cannot hold it."""
+
+    default_error_messages = {"invalid": "Must be a text."}
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, str):
+            data = data.replace("\x00", "")
+        return super().run_validation(data)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(super().to_internal_value(data))
+
+
+class ErrorDetailSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    fields = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)  # type: ignore[assignment]
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The one shape of every error."""
+
+    error = ErrorDetailSerializer()
+
+
+CODES = {
+    400: "invalid_input",
+    401: "not_authenticated",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    415: "unsupported_media_type",
+    429: "rate_limited",
+}
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Turn whatever a view raised into the one error shape; None (a 500) only for faults of our own."""
+    if isinstance(error, KalimtakError):
+        return _response(error.status, error.body(), error.retry_after)
+    if isinstance(error, Http404):
+        error = exceptions.NotFound()
+    elif isinstance(error, DjangoPermissionDenied):
+        error = exceptions.PermissionDenied()
+    elif isinstance(error, RequestDataTooBig):
+        return _response(413, error_body("too_long", f"The body is over {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes."))
+    if not isinstance(error, exceptions.APIException):
+        return None
+    status = error.status_code
+    code = CODES.get(status, "error")
+    if isinstance(error, exceptions.ValidationError):
+        fields = dict(_flatten(error.detail, ()))
+        where = ", ".join(fields)
+        return _response(status, error_body(code, f"Not valid: {where}.", fields))
+    response = _response(status, error_body(code, str(error.detail)))
+    if status == 401:
+        response["WWW-Authenticate"] = getattr(error, "auth_header", None) or 'Bearer realm="api"'
+    return response
+
+
+def _response(status: int, body: dict[str, Any], retry_after: int | None = None) -> Response:
+    response = Response(body, status=status)
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
+    return response
+
+
+def _flatten(detail: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """DRF's nested details as `{"texts.3": ["…"]}`."""
+    if isinstance(detail, dict):
+        for name, value in detail.items():
+            inner = place if name == "non_field_errors" else (*place, str(name))
+            yield from _flatten(value, inner)
+    elif isinstance(detail, list) and any(isinstance(entry, dict | list) for entry in detail):
+        for index, value in enumerate(detail):
+            if value:
+                yield from _flatten(value, (*place, str(index)))
+    else:
+        messages = detail if isinstance(detail, list) else [detail]
+        yield ".".join(place) or "body", [str(message) for message in messages]
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+    """The 404 of an address under `/api/` that does not exist."""
+    return JsonResponse(error_body("not_found", "There is nothing at this address."), status=404)
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    """The 500 of the API: says nothing of the inside."""
+    return JsonResponse(error_body("internal_error", "Something went wrong here; the log says what."), status=500)
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "kalimtak.core.auth.ApiKeyAuthentication"
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "description": "`<prefix>.<secret>`"}
+
+
+class StaffSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "kalimtak.core.auth.StaffSessionAuthentication"
+    name = "staffSession"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}

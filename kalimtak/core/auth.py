@@ -1,0 +1,209 @@
+"""Who is calling: API keys with scopes, staff sessions, or nobody in particular."""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from . import audit
+from .errors import Conflict, InvalidInput
+from .models import ApiKey, Scope
+from .ratelimit import client_address
+
+CACHE_SECONDS = 5.0  # how long a revoked key may still be honoured by a web process
+CACHE_ENTRIES = 10_000
+USED_EVERY = timedelta(minutes=1)  # `last_used_at` is written no more often than this
+
+# What a staff session may do follows from its permissions.
+SCOPE_PERMISSIONS = {
+    Scope.PREDICT: "registry.view_classifier",
+    Scope.FEEDBACK: "registry.view_classifier",
+    Scope.READ: "registry.view_classifier",
+    Scope.ADMIN: "registry.train_classifier",
+    Scope.DEPLOY: "registry.deploy_modelversion",
+    Scope.PRIVACY: "interactions.delete_subject",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The other end of a request. `name` is `key:<prefix>`, a username, or `anonymous`."""
+
+    kind: str
+    name: str
+    key_id: int | None = None
+    user: Any = None
+    scopes: frozenset[str] = frozenset()
+    address: str = ""
+    user_agent: str = ""
+    rate: str = ""
+
+
+def caller_of(request: Request) -> Caller:
+    """The caller of an authenticated DRF request, worked out once."""
+    known = getattr(request, "_kalimtak_caller", None)
+    if known is None:
+        known = request._kalimtak_caller = _caller(request)
+    return known
+
+
+def _caller(request: Request) -> Caller:
+    meta = request.META
+    common: dict[str, Any] = {
+        "address": client_address(request._request),
+        "user_agent": meta.get("HTTP_USER_AGENT", "")[:300],
+    }
+    key = request.auth
+    if isinstance(key, ApiKey):
+        return Caller("key", f"key:{key.prefix}", key_id=key.pk, scopes=frozenset(key.scopes), rate=key.rate, **common)
+    user = request.user
+    if user is not None and user.is_authenticated:
+        granted = frozenset(scope for scope, permission in SCOPE_PERMISSIONS.items() if user.has_perm(permission))
+        return Caller("user", user.get_username(), user=user, scopes=granted, **common)
+    scopes = frozenset({Scope.PREDICT, Scope.FEEDBACK}) if settings.KALIMTAK_ANONYMOUS else frozenset()
+    return Caller("anonymous", "anonymous", scopes=scopes, **common)
+
+
+# Keys ------------------------------------------------------------------------------------------------------------
+
+
+def key_create(
+    name: str,
+    scopes: Sequence[str],
+    *,
+    actor: str,
+    user: Any = None,
+    rate: str = "",
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key and its plain text, which is nowhere kept. Raises `InvalidInput` for an unknown scope or none."""
+    unknown = sorted(set(scopes) - set(Scope.values))
+    if unknown or not scopes:
+        allowed = ", ".join(Scope.values)
+        raise InvalidInput(f"Unknown scope {unknown[0]!r}; use {allowed}." if unknown else f"Give a scope: {allowed}.")
+    prefix, secret = secrets.token_hex(5), secrets.token_urlsafe(32)
+    with transaction.atomic():
+        key = ApiKey.objects.create(
+            name=name,
+            prefix=prefix,
+            secret_hash=_hash(secret),
+            scopes=sorted(set(scopes)),
+            rate=rate,
+            expires_at=expires_at,
+            created_by=user,
+        )
+        audit.record(actor, "api_key.create", f"key:{prefix}", scopes=key.scopes)
+    return key, f"{prefix}.{secret}"
+
+
+def key_revoke(key: ApiKey, *, actor: str) -> ApiKey:
+    """Revoke `key` for good. Raises `Conflict` if it was already."""
+    with transaction.atomic():
+        if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=timezone.now()):
+            raise Conflict("This key is already revoked.", code="already_revoked")
+        audit.record(actor, "api_key.revoke", f"key:{key.prefix}")
+    _forget(key.prefix)
+    key.refresh_from_db()
+    return key
+
+
+def _hash(secret: str) -> str:
+    """A fast hash is right for a secret of 256 random bits: there is nothing to guess."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+_cache: dict[str, tuple[float, ApiKey | None]] = {}
+_cache_lock = threading.Lock()
+
+
+def _look_up(prefix: str) -> ApiKey | None:
+    """The key with `prefix`, at most `CACHE_SECONDS` old, so that a request costs no database read."""
+    now = time.monotonic()
+    cached = _cache.get(prefix)
+    if cached is not None and now - cached[0] < CACHE_SECONDS:
+        return cached[1]
+    key = ApiKey.objects.filter(prefix=prefix).first()
+    if key is not None and (key.last_used_at is None or timezone.now() - key.last_used_at > USED_EVERY):
+        ApiKey.objects.filter(pk=key.pk).update(last_used_at=timezone.now())
+    with _cache_lock:
+        if len(_cache) >= CACHE_ENTRIES:
+            _cache.clear()
+        _cache[prefix] = (now, key)
+    return key
+
+
+def _forget(prefix: str) -> None:
+    with _cache_lock:
+        _cache.pop(prefix, None)
+
+
+def cache_clear() -> None:
+    """Forget every key that was looked up (tests change rows behind the cache)."""
+    with _cache_lock:
+        _cache.clear()
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <prefix>.<secret>`."""
+
+    def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
+        words = get_authorization_header(request).split()
+        if not words:
+            return None
+        if words[0].lower() != b"bearer" or len(words) != 2:
+            raise AuthenticationFailed("Use: Authorization: Bearer <prefix>.<secret>")
+        prefix, _, secret = words[1].decode("latin-1").partition(".")
+        key = _look_up(prefix) if len(prefix) <= 12 else None
+        # An unknown prefix costs the same comparison as a wrong secret.
+        matches = hmac.compare_digest(_hash(secret), key.secret_hash if key else "0" * 64)
+        if key is None or not matches:
+            raise AuthenticationFailed("This API key is not valid.")
+        if key.revoked_at is not None:
+            raise AuthenticationFailed("This API key was revoked.")
+        if key.expires_at is not None and key.expires_at <= timezone.now():
+            raise AuthenticationFailed("This API key has expired.")
+        return AnonymousUser(), key
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="api"'
+
+
+class StaffSessionAuthentication(SessionAuthentication):
+    """The admin's own session, with its CSRF token; other users' sessions do not count."""
+
+    def authenticate(self, request: Request) -> Any:
+        user = getattr(request._request, "user", None)
+        if user is None or not user.is_active or not user.is_staff:
+            return None
+        return super().authenticate(request)
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="api"'
+
+
+class HasScope(BasePermission):
+    """Lets a caller in who holds the view's `required_scope`."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        scope = getattr(view, "required_scope", None)
+        caller = caller_of(request)
+        if scope is None or scope in caller.scopes:
+            return True
+        if caller.kind == "anonymous":
+            raise NotAuthenticated("Give an API key or sign in.")
+        raise PermissionDenied(f"This needs the scope {scope!r}.")

@@ -1,0 +1,98 @@
+"""The base of our management commands: one clear line on failure, an example in `--help`, progress and tables."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from .errors import KalimtakError
+
+Report = Callable[[float, str], None]
+
+
+class KalimtakCommand(BaseCommand):
+    """Raise `KalimtakError` or `CommandError` to end with one line on stderr and exit status 1; usage errors exit 2.
+
+    `example` is shown at the end of `--help`.
+    """
+
+    example = ""
+    requires_system_checks: list[str] = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        kwargs.setdefault("epilog", f"Example:\n  {self.example}" if self.example else None)
+        kwargs.setdefault("formatter_class", _Formatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except KalimtakError as error:
+            if options.get("traceback"):
+                raise
+            raise CommandError(_one_line(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("Stopped.", returncode=130) from None
+        except BrokenPipeError:  # `… | head`
+            sys.stderr.close()
+            raise SystemExit(0) from None
+
+    @contextmanager
+    def progress(self, description: str) -> Iterator[Report]:
+        """A function `(fraction, note)` that moves a bar on a terminal and says nothing elsewhere."""
+        if not sys.stderr.isatty():
+            yield lambda fraction, note="": None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(description, total=1.0, note="")
+            yield lambda fraction, note="": bars.update(task, completed=fraction, note=note)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A ruled table on a terminal, lines of tab-separated columns elsewhere."""
+        if not getattr(self.stdout, "isatty", bool)():
+            for row in (columns, *rows):
+                self.stdout.write("\t".join(_plain(cell) for cell in row))
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*(Text(_plain(cell)) for cell in row))
+        Console().print(table)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the example."""
+
+
+def _plain(cell: Any) -> str:
+    """A cell without control characters: user text must not steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in str(cell))
+
+
+def _one_line(error: KalimtakError) -> str:
+    details = "; ".join(f"{place}: {' '.join(messages)}" for place, messages in error.fields.items())
+    return " ".join(f"{error.message} {details}".split())
+
+
+def ignore_interrupt() -> None:
+    """Leave Ctrl-C to the parent process, which stops its children in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

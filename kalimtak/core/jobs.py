@@ -1,0 +1,365 @@
+"""The job ledger: the row is the truth, the queue is a doorbell.
+
+A verb enqueues in the transaction of its cause and rings after the commit. A worker claims the row by one conditional
+UPDATE (attempt + 1, token + 1), renews its lease while it works, and commits each effect only while its token is the
+newest, so that a job delivered twice takes effect once and a killed one is picked up by `reap`. Leases are measured
+with the database's clock. Compare Kleppmann, "How to do distributed locking" (2016), on fencing tokens.
+"""
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import psutil
+from django.conf import settings
+from django.db import IntegrityError, OperationalError, close_old_connections, connection, transaction
+from django.db.models import DateTimeField, Expression, ExpressionWrapper, F, Q
+from django.db.models.functions import Now
+from django.utils.module_loading import import_string
+
+from . import audit
+from .errors import Conflict, KalimtakError
+from .models import Job
+
+logger = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+LONG_LEASE = timedelta(seconds=300)  # rides out a restart of the database
+HEARTBEAT_SECONDS = 10.0
+PROGRESS_SECONDS = 0.5
+RINGS_AT_MOST = 100  # waiting in one queue: more would only repeat themselves
+
+
+class JobCancelled(Exception):
+    """Somebody asked the job to stop; the handler lets this through after tidying up."""
+
+
+class JobInterrupted(Exception):
+    """This process must end; the job goes back to the queue and the attempt does not count."""
+
+
+class LeaseLost(Exception):
+    """Another worker holds a newer token: nothing of this attempt may be committed any more."""
+
+
+class Kind(NamedTuple):
+    """A row of `settings.KALIMTAK_JOBS`."""
+
+    handler: str
+    cluster: str
+    is_long: bool
+
+
+def kind_of(name: str) -> Kind:
+    """Raises `KeyError` for a kind this version of the code does not know."""
+    return Kind(*settings.KALIMTAK_JOBS[name])
+
+
+def in_future(delay: timedelta) -> Expression:
+    """The database's clock plus `delay`."""
+    return ExpressionWrapper(Now() + delay, output_field=DateTimeField())
+
+
+# Asking for work -------------------------------------------------------------------------------------------------
+
+
+def enqueue(
+    kind: str,
+    params: dict[str, Any],
+    *,
+    key: str = "",
+    actor: str = "system",
+    cluster: str = "",
+    max_attempts: int = 3,
+    ring: bool = True,
+) -> Job:
+    """Write a job in the caller's transaction and ring for it after the commit.
+
+    The same `key` never makes a second job: the first one is returned. With `ring=False` the caller runs the job by
+    itself. Raises `KeyError` for an unknown `kind`.
+    """
+    job, created = Job.objects.get_or_create(
+        key=key or f"{kind}:{uuid.uuid4()}",
+        defaults={
+            "kind": kind,
+            "params": params,
+            "actor": actor,
+            "cluster": cluster or kind_of(kind).cluster,
+            "max_attempts": max_attempts,
+        },
+    )
+    if created and ring:
+        transaction.on_commit(lambda: ring_for(job))
+    return job
+
+
+def ring_for(job: Job) -> None:
+    """Put a wake-up for `job` into its cluster's queue. A ring that is lost costs a minute: `reap` rings again."""
+    from django_q.tasks import async_task
+
+    try:
+        async_task("kalimtak.core.tasks.job_wake", str(job.pk), cluster=job.cluster, task_name=f"{job.kind}")
+    except Exception:
+        logger.exception("Could not ring for job %s", job.pk)
+
+
+def cancel(job: Job, *, actor: str) -> Job:
+    """Cancel a waiting job at once, ask a running one to stop. Raises `Conflict` where it has already finished."""
+    with transaction.atomic():
+        waiting = Job.objects.filter(pk=job.pk, state=Job.State.QUEUED)
+        if not waiting.update(state=Job.State.CANCELLED, cancel_requested=True, finished_at=Now()):
+            running = Job.objects.filter(pk=job.pk, state=Job.State.RUNNING)
+            if not running.update(cancel_requested=True):
+                raise Conflict("This job has already finished.", code="job_finished")
+        audit.record(actor, "job.cancel", f"job {job.pk}", kind=job.kind)
+    job.refresh_from_db()
+    return job
+
+
+# Doing work ------------------------------------------------------------------------------------------------------
+
+
+class JobContext:
+    """What a handler may do with the job it runs: report, commit effects, and learn that it should stop."""
+
+    def __init__(self, job: Job, lease: timedelta) -> None:
+        self.job = job
+        self.params: dict[str, Any] = job.params
+        self.token = job.token
+        self.stop_asked = threading.Event()
+        self._lease = lease
+        self._lost = threading.Event()
+        self._cancelled = threading.Event()
+        self._next_report = 0.0
+
+    @property
+    def stopping(self) -> bool:
+        """This process was asked to end: checkpoint, then raise `JobInterrupted`."""
+        return self.stop_asked.is_set()
+
+    def progress(self, fraction: float, note: str = "") -> None:
+        """Report how far the job is (0 to 1) and renew the lease; written at most twice a second.
+
+        Raises `JobCancelled` when cancelling was asked for, `LeaseLost` when this attempt was overtaken.
+        """
+        if time.monotonic() >= self._next_report:
+            self._next_report = time.monotonic() + PROGRESS_SECONDS
+            self.beat(progress=min(max(fraction, 0.0), 1.0), note=note[:300])
+        if self._lost.is_set():
+            raise LeaseLost(str(self.job.pk))
+        if self._cancelled.is_set():
+            raise JobCancelled(str(self.job.pk))
+
+    def beat(self, **values: Any) -> None:
+        """Renew the lease, note whether it is still ours and whether somebody asked to cancel."""
+        if not self._mine().update(lease_until=in_future(self._lease), **values):
+            self._lost.set()
+        elif Job.objects.filter(pk=self.job.pk, cancel_requested=True).exists():
+            self._cancelled.set()
+
+    @contextmanager
+    def effect(self) -> Iterator[None]:
+        """A transaction that holds only if the token is still the newest. Raises `LeaseLost` otherwise."""
+        with transaction.atomic():
+            if self._lost.is_set() or not self._mine().update(lease_until=in_future(self._lease)):
+                self._lost.set()
+                raise LeaseLost(str(self.job.pk))
+            yield
+
+    def _mine(self) -> Any:
+        return Job.objects.filter(pk=self.job.pk, token=self.token, state=Job.State.RUNNING)
+
+
+Effect = Callable[[], AbstractContextManager[None]]
+
+
+def run(job_id: Any, *, on_claim: Callable[[JobContext], None] | None = None) -> str:
+    """Claim job `job_id` and run its handler in this process; the state it ends in, or "" if it was not to be had.
+
+    `on_claim` gets the context before the handler starts (a supervisor hangs its signal handlers on it).
+    """
+    claimed = claim(job_id)
+    if claimed is None:
+        return ""
+    kind = kind_of(claimed.kind)
+    context = JobContext(claimed, LONG_LEASE if kind.is_long else LEASE)
+    if on_claim is not None:
+        on_claim(context)
+    with _heartbeat(context):
+        outcome = _outcome(context, kind)
+    return _finish(context, outcome)
+
+
+def claim(job_id: Any) -> Job | None:
+    """Make job `job_id` ours by one conditional UPDATE; None where it is not ready, taken, or its slot is busy."""
+    ready = Q(state=Job.State.QUEUED) & (Q(not_before=None) | Q(not_before__lte=Now()))
+    expired = Q(state=Job.State.RUNNING, lease_until__lt=Now())
+    candidate = Job.objects.filter(pk=job_id).first()
+    if candidate is None or candidate.kind not in settings.KALIMTAK_JOBS:
+        return None
+    lease = LONG_LEASE if kind_of(candidate.kind).is_long else LEASE
+    try:
+        with transaction.atomic():
+            taken = Job.objects.filter(ready | expired, pk=job_id, attempt__lt=F("max_attempts")).update(
+                state=Job.State.RUNNING,
+                attempt=F("attempt") + 1,
+                token=F("token") + 1,
+                lease_until=in_future(lease),
+                owner=this_process(),
+                slot=slot_of(candidate),
+                started_at=Now(),
+                error="",
+            )
+    except IntegrityError:  # another job runs in this slot; the end of that one rings again
+        return None
+    return Job.objects.get(pk=job_id) if taken else None
+
+
+def slot_of(job: Job) -> str:
+    """Training and evaluation share a device, so one such job runs per host and device; others need no slot."""
+    devices = {"training": "cpu", "gpu": "cuda"}
+    device = devices.get(job.cluster)
+    return f"{settings.KALIMTAK_HOST}:{device}" if device else ""
+
+
+def this_process() -> str:
+    """`host:pid:start` of this process; the start time tells it from a later process with the same number."""
+    return f"{settings.KALIMTAK_HOST}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+class _Outcome(NamedTuple):
+    state: str
+    result: dict[str, Any] | None = None
+    error: str = ""
+    retry_in: timedelta | None = None
+    counts: bool = True
+
+
+def _outcome(context: JobContext, kind: Kind) -> _Outcome:
+    """Run the handler and say in which state its end leaves the job."""
+    try:
+        result = import_string(kind.handler)(context)
+        return _Outcome(Job.State.SUCCEEDED, result=result)
+    except JobCancelled:
+        return _Outcome(Job.State.CANCELLED, error="Cancelled.")
+    except JobInterrupted:
+        return _Outcome(Job.State.QUEUED, counts=False)
+    except LeaseLost:
+        return _Outcome("")
+    except KalimtakError as error:
+        return _Outcome(Job.State.FAILED, error=error.message)
+    except OperationalError as error:  # the database was away or locked: worth another try
+        logger.exception("Job %s met a database error", context.job.pk)
+        if context.job.attempt < context.job.max_attempts:
+            return _Outcome(Job.State.QUEUED, error=str(error), retry_in=timedelta(seconds=5 * context.job.attempt))
+        return _Outcome(Job.State.FAILED, error=str(error))
+    except Exception as error:
+        logger.exception("Job %s failed", context.job.pk)
+        return _Outcome(Job.State.FAILED, error=f"{type(error).__name__}: {error}")
+
+
+def _finish(context: JobContext, outcome: _Outcome) -> str:
+    """Write the outcome if the token is still ours, then ring for whoever waits for the slot."""
+    if not outcome.state:
+        return ""
+    values: dict[str, Any] = {"state": outcome.state, "error": outcome.error, "lease_until": None, "slot": ""}
+    if outcome.state == Job.State.QUEUED:
+        values["not_before"] = in_future(outcome.retry_in) if outcome.retry_in else None
+        if not outcome.counts:
+            values["attempt"] = F("attempt") - 1
+    else:
+        values |= {"finished_at": Now(), "result": outcome.result}
+    if outcome.state == Job.State.SUCCEEDED:
+        values |= {"progress": 1.0, "note": ""}
+    if not context._mine().update(**values):
+        return ""
+    if context.job.slot and (following := _ready().filter(cluster=context.job.cluster).first()):
+        ring_for(following)
+    return outcome.state
+
+
+@contextmanager
+def _heartbeat(context: JobContext) -> Iterator[None]:
+    """Renew the lease from a thread, so that a handler deep in a computation keeps its job."""
+    done = threading.Event()
+
+    def beat_until_done() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            try:
+                close_old_connections()
+                context.beat()
+            except Exception:
+                logger.warning("Heartbeat of job %s failed", context.job.pk, exc_info=True)
+        connection.close()
+
+    thread = threading.Thread(target=beat_until_done, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+# Looking after the ledger ----------------------------------------------------------------------------------------
+
+
+def _ready() -> Any:
+    return Job.objects.filter(Q(not_before=None) | Q(not_before__lte=Now()), state=Job.State.QUEUED).order_by(
+        "created_at"
+    )
+
+
+def reap() -> int:
+    """Take jobs back from processes that are gone and ring for everything that is ready; how many were taken back.
+
+    A job is taken back when its lease has run out, or at once when its owner was a process of this host that no
+    longer lives. Kinds this code does not know are left alone. Safe to run at any time, by any number of processes.
+    """
+    taken_back = 0
+    for job in Job.objects.filter(state=Job.State.RUNNING, kind__in=list(settings.KALIMTAK_JOBS)):
+        held = Job.objects.filter(pk=job.pk, token=job.token, state=Job.State.RUNNING)
+        if not owner_is_dead(job.owner):
+            held = held.filter(lease_until__lt=Now())
+        taken_back += held.update(**_after_crash(job))
+    for job in _ready():
+        if _rings_waiting(job.cluster) < RINGS_AT_MOST:
+            ring_for(job)
+    return taken_back
+
+
+def _after_crash(job: Job) -> dict[str, Any]:
+    released: dict[str, Any] = {"lease_until": None, "slot": "", "token": F("token") + 1}
+    if job.cancel_requested:
+        return released | {"state": Job.State.CANCELLED, "finished_at": Now()}
+    if job.attempt >= job.max_attempts:
+        error = f"Its process died {job.attempt} times; the newest log may say why."
+        return released | {"state": Job.State.QUARANTINED, "error": error, "finished_at": Now()}
+    return released | {"state": Job.State.QUEUED, "note": "Its process died; waiting for another attempt."}
+
+
+def owner_is_dead(owner: str) -> bool:
+    """True only where `owner` was a process of this host that certainly no longer runs."""
+    host, _, rest = owner.partition(":")
+    pid, _, started = rest.partition(":")
+    if host != settings.KALIMTAK_HOST or not pid.isdigit():
+        return False
+    try:
+        process = psutil.Process(int(pid))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        return bool(started) and abs(process.create_time() - float(started)) > 2
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _rings_waiting(cluster: str) -> int:
+    from django_q.models import OrmQ
+
+    return OrmQ.objects.filter(key=cluster).count()

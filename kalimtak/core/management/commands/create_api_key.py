@@ -1,0 +1,32 @@
+"""`manage.py create_api_key NAME --scope …`: a key for a client, shown once."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+
+from kalimtak.core.auth import key_create
+from kalimtak.core.commands import KalimtakCommand
+from kalimtak.core.models import Scope
+
+
+class Command(KalimtakCommand):
+    help = "Makes an API key and prints it once, alone on the last line; only its hash is kept."
+    example = "manage.py create_api_key shop --scope predict --scope feedback"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", help="whose key it is")
+        parser.add_argument(
+            "--scope", action="append", choices=Scope.values, required=True, help="what it may do; repeatable"
+        )
+        parser.add_argument("--rate", default="", help="requests, such as 600/m (default: KALIMTAK_RATELIMIT_KEY)")
+        parser.add_argument("--days", type=int, help="days until it expires (default: never)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        expires = timezone.now() + timedelta(days=options["days"]) if options["days"] else None
+        key, plain = key_create(
+            options["name"], options["scope"], actor="command line", rate=options["rate"], expires_at=expires
+        )
+        self.stdout.write(f"{key.name}: {', '.join(key.scopes)}. It is shown only now.")
+        self.stdout.write(plain)
