@@ -1,0 +1,350 @@
+/* The playground: ask, look at the answer, rate or correct it. Everything goes through the public API.
+   Text is only ever set as textContent; what the page says comes from the <dl id="wording">. */
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const RECENT_KEY = "kalimtak.recent";
+const RECENT_LIMIT = 20;
+const MAX_CHARACTERS = 20000;
+
+const wording = Object.fromEntries(
+  [...byId("wording").querySelectorAll("dt")].map((term) => [term.textContent, term.nextElementSibling.textContent]),
+);
+const locale = document.documentElement.lang;
+const percent = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 });
+const decimal = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
+
+let classifiers = [];
+let shown = null; // the entry on display: {classifier, fields, result, given}
+
+/* Words ------------------------------------------------------------------------------------------------------- */
+
+function say(key, values = {}) {
+  return (wording[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+}
+
+function fieldName(field) {
+  return wording[field] ?? field.replaceAll("_", " ");
+}
+
+function flagName(flag) {
+  return wording[`flag_${flag}`] ?? flag.replaceAll("_", " ");
+}
+
+/** The emoji that ends a label's description, or nothing. */
+function emojiOf(classifier, label) {
+  const description = classifier?.descriptions?.[label] ?? "";
+  return description.match(/\p{Extended_Pictographic}[\p{Emoji_Modifier}\uFE0F]*$/u)?.[0] ?? "";
+}
+
+/* Talking to the API -------------------------------------------------------------------------------------------- */
+
+class Refusal extends Error {
+  constructor(message, fields = {}) {
+    super(message);
+    this.fields = fields;
+  }
+}
+
+/** The JSON answer of `path`; throws a Refusal that carries the API's own words. */
+async function call(path, body) {
+  const headers = { Accept: "application/json" };
+  if (body) {
+    headers["Content-Type"] = "application/json";
+    headers["X-CSRFToken"] = document.querySelector("meta[name=csrf-token]").content;
+  }
+  let response;
+  try {
+    response = await fetch(path, {
+      method: body ? "POST" : "GET",
+      headers,
+      body: body && JSON.stringify(body),
+      credentials: "same-origin",
+    });
+  } catch {
+    throw new Refusal(say("unreachable"));
+  }
+  const data = await response.json().catch(() => ({}));
+  if (response.ok) return data;
+  const wait = response.headers.get("Retry-After");
+  const message = data.error?.message ?? `${response.status} ${response.statusText}`;
+  throw new Refusal(wait ? `${message} ${say("wait", { seconds: wait })}` : message, data.error?.fields);
+}
+
+function showRefusal(box, refusal) {
+  const lines = Object.entries(refusal.fields ?? {}).map(([field, problems]) => {
+    const line = document.createElement("li");
+    line.textContent = `${fieldName(field)}: ${problems.join(" ")}`;
+    return line;
+  });
+  const message = document.createElement("p");
+  message.textContent = refusal.message;
+  const list = document.createElement("ul");
+  list.replaceChildren(...lines);
+  box.replaceChildren(message, ...(lines.length ? [list] : []));
+  box.hidden = false;
+}
+
+/** Run `work` with the form's button disabled; a Refusal goes into `box`, anything else is a fault and stays loud. */
+async function submitting(form, box, work) {
+  const button = form.querySelector("button[type=submit]");
+  box.hidden = true;
+  button.disabled = true;
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    showRefusal(box, error);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/* Asking ---------------------------------------------------------------------------------------------------------- */
+
+function chosen() {
+  const slug = byId("ask").elements.classifier?.value;
+  return classifiers.find((each) => each.slug === slug);
+}
+
+function drawClassifiers() {
+  const tabs = classifiers.map((classifier, index) => {
+    const tab = document.createElement("label");
+    const radio = document.createElement("input");
+    const name = document.createElement("span");
+    Object.assign(radio, { type: "radio", name: "classifier", value: classifier.slug, checked: index === 0 });
+    name.textContent = classifier.name;
+    name.dir = "auto";
+    tab.append(radio, name);
+    return tab;
+  });
+  byId("classifiers").replaceChildren(...tabs);
+}
+
+/** One text area per input field; what was typed stays where the next classifier has a field of the same name. */
+function drawFields() {
+  const classifier = chosen();
+  const form = byId("ask");
+  const typed = Object.fromEntries([...form.querySelectorAll("textarea")].map((area) => [area.name, area.value]));
+  const areas = classifier.input_fields.map((field) => {
+    const label = document.createElement("label");
+    const area = document.createElement("textarea");
+    label.className = "field";
+    Object.assign(area, { name: field, required: true, dir: "auto", maxLength: MAX_CHARACTERS });
+    area.rows = classifier.input_fields.length > 1 ? 3 : 5;
+    area.value = typed[field] ?? "";
+    label.append(fieldName(field), area);
+    return label;
+  });
+  byId("description").textContent = classifier.description;
+  byId("fields").replaceChildren(...areas);
+}
+
+async function ask(event) {
+  event.preventDefault();
+  const form = byId("ask");
+  const classifier = chosen();
+  const fields = Object.fromEntries(classifier.input_fields.map((field) => [field, form.elements[field].value]));
+  await submitting(form, byId("ask-error"), async () => {
+    const result = await call("/api/predict", { ...fields, classifier: classifier.slug });
+    const entry = { classifier: classifier.slug, fields, result, given: null };
+    remember(entry);
+    drawAnswer(entry);
+  });
+}
+
+/* The answer -------------------------------------------------------------------------------------------------------- */
+
+function drawAnswer(entry) {
+  shown = entry;
+  const { result } = entry;
+  const classifier = classifiers.find((each) => each.slug === entry.classifier);
+  byId("nothing-yet").hidden = true;
+  byId("result").hidden = false;
+  byId("asked").textContent = Object.values(entry.fields).join("\n");
+  byId("emoji").textContent = emojiOf(classifier, result.label);
+  byId("label").textContent = result.label;
+  byId("confidence").textContent = percent.format(result.confidence);
+  drawUnsure(result);
+  drawFlags(result.flags);
+  drawScores(classifier, result);
+  drawFacts(result);
+  drawFeedback(classifier, entry);
+  drawRecent();
+}
+
+function drawUnsure(result) {
+  const box = byId("unsure");
+  box.hidden = !result.abstained;
+  if (!result.abstained) return;
+  const sentences = [say("unsure", { threshold: percent.format(result.threshold) })];
+  if (result.alternatives?.length) sentences.push(say("alternatives", { labels: result.alternatives.join(", ") }));
+  box.textContent = sentences.join(" ");
+}
+
+function drawFlags(flags) {
+  byId("flags").hidden = flags.length === 0;
+  byId("flags").replaceChildren(
+    ...flags.map((flag) => {
+      const chip = document.createElement("li");
+      chip.textContent = flagName(flag);
+      return chip;
+    }),
+  );
+}
+
+function drawScores(classifier, result) {
+  const sorted = Object.entries(result.scores).sort(([, one], [, other]) => other - one);
+  byId("scores").replaceChildren(
+    ...sorted.map(([label, score]) => {
+      const row = document.createElement("li");
+      const name = document.createElement("span");
+      const track = document.createElement("span");
+      const figure = document.createElement("span");
+      row.classList.toggle("top", label === result.label);
+      name.textContent = `${emojiOf(classifier, label)} ${label}`.trim();
+      name.dir = "auto";
+      track.className = "track";
+      track.style.setProperty("--share", score);
+      figure.className = "figure";
+      figure.textContent = percent.format(score);
+      row.append(name, track, figure);
+      return row;
+    }),
+  );
+}
+
+function drawFacts(result) {
+  const facts = [say("facts", { version: result.model_version, latency: decimal.format(result.latency_ms) })];
+  if (result.deployment && result.deployment !== "production") facts.push(result.deployment);
+  if (wording[`source_${result.source}`]) facts.push(say(`source_${result.source}`));
+  byId("facts").textContent = facts.join(" · ");
+}
+
+/* Feedback ------------------------------------------------------------------------------------------------------------ */
+
+function drawFeedback(classifier, entry) {
+  const form = byId("feedback");
+  const select = form.elements.correct_label;
+  const labels = classifier?.labels ?? Object.keys(entry.result.scores);
+  form.reset();
+  select.replaceChildren(
+    select.options[0],
+    ...labels
+      .filter((label) => label !== entry.result.label)
+      .map((label) => new Option(`${emojiOf(classifier, label)} ${label}`.trim(), label)),
+  );
+  select.value = entry.given?.correct_label ?? "";
+  form.elements.rating.value = entry.given?.rating ?? "";
+  form.elements.comment.value = entry.given?.comment ?? "";
+  byId("feedback-error").hidden = true;
+  byId("thanks").hidden = true;
+}
+
+function readFeedback(form) {
+  const given = {};
+  if (form.elements.rating.value) given.rating = Number(form.elements.rating.value);
+  if (form.elements.correct_label.value) given.correct_label = form.elements.correct_label.value;
+  if (form.elements.comment.value.trim()) given.comment = form.elements.comment.value.trim();
+  return given;
+}
+
+async function sendFeedback(event) {
+  event.preventDefault();
+  const entry = shown;
+  const form = byId("feedback");
+  byId("thanks").hidden = true;
+  await submitting(form, byId("feedback-error"), async () => {
+    const given = readFeedback(form);
+    if (!given.rating && !given.correct_label) throw new Refusal(say("nothing_given"));
+    const answer = await call("/api/feedback", { interaction_id: entry.result.interaction_id, ...given });
+    entry.given = given;
+    remember(entry);
+    drawRecent();
+    if (entry === shown) thank(answer.status, given);
+  });
+}
+
+function thank(status, given) {
+  const next = given.correct_label ? "next_corrected" : given.rating >= 4 ? "next_confirmed" : "next_rated";
+  byId("thanks").textContent = `${say(status)} ${say(next)}`;
+  byId("thanks").hidden = false;
+}
+
+/* What was asked in this visit ------------------------------------------------------------------------------------------- */
+
+function recall() {
+  try {
+    return JSON.parse(sessionStorage.getItem(RECENT_KEY)) ?? [];
+  } catch {
+    return []; // storage is off, or holds what an older page wrote
+  }
+}
+
+/** Put `entry` first, or in the place of what is known under the same interaction. */
+function remember(entry) {
+  const entries = recall();
+  const place = entries.findIndex((each) => each.result.interaction_id === entry.result.interaction_id);
+  if (place >= 0) entries[place] = entry;
+  else entries.unshift(entry);
+  try {
+    sessionStorage.setItem(RECENT_KEY, JSON.stringify(entries.slice(0, RECENT_LIMIT)));
+  } catch {
+    // storage is off or full: the list is a convenience
+  }
+}
+
+function describeGiven(given) {
+  const parts = [];
+  if (given?.rating) parts.push(say("given_rating", { rating: given.rating }));
+  if (given?.correct_label) parts.push(say("given_correction", { label: given.correct_label }));
+  return parts.join(", ");
+}
+
+function drawRecent() {
+  const entries = recall();
+  byId("recent").hidden = entries.length === 0;
+  byId("recent-list").replaceChildren(
+    ...entries.map((entry) => {
+      const item = byId("recent-item").content.cloneNode(true);
+      item.querySelector(".asked").textContent = Object.values(entry.fields).join(" · ");
+      item.querySelector(".label").textContent = entry.result.label;
+      item.querySelector(".given").textContent = describeGiven(entry.given);
+      item.querySelector("button").addEventListener("click", () => {
+        drawAnswer(entry);
+        byId("answer").scrollIntoView({ block: "nearest" });
+        byId("feedback").querySelector("input").focus({ preventScroll: true });
+      });
+      return item;
+    }),
+  );
+}
+
+/* Start -------------------------------------------------------------------------------------------------------------------- */
+
+async function start() {
+  try {
+    const { models } = await call("/api/models");
+    classifiers = models.filter((each) => each.live.length > 0);
+    byId("empty").hidden = classifiers.length > 0;
+    byId("ask").hidden = classifiers.length === 0;
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    showRefusal(byId("ask-error"), error);
+  } finally {
+    byId("loading").hidden = true;
+  }
+  if (classifiers.length) {
+    drawClassifiers();
+    drawFields();
+  }
+  drawRecent();
+}
+
+byId("classifiers").addEventListener("change", drawFields);
+byId("ask").addEventListener("submit", ask);
+byId("ask").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
+});
+byId("feedback").addEventListener("submit", sendFeedback);
+start();
