@@ -1,0 +1,296 @@
+"""The supervisor's side of a training run: start the trainer, follow it, publish, verify, judge, maybe deploy.
+
+May be killed at any moment. What an attempt committed is never done twice: the version is registered in the same
+transaction that notes it on the run, so a later attempt goes on after that point.
+"""
+
+import dataclasses
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from kalimtak.core.errors import KalimtakError
+from kalimtak.core.jobs import JobCancelled, JobContext, JobInterrupted
+from registry import services as registry
+from registry import store
+from registry.families.base import Example
+from registry.metrics import Scores
+from registry.models import Evaluation, ModelVersion
+from training.models import SnapshotItem, TrainingDataItem, TrainingRun
+from training.run_process import TrainerProcess, end_orphan
+from training.run_spec import EXIT_DONE, EXIT_STOPPED, RunSpec
+from training.services.work import WorkFolder, work_sweep
+
+POLL_SECONDS = 0.25
+HISTORY_SECONDS = 2.0
+HISTORY_POINTS = 2_000  # beyond that every second one is dropped, evaluations excepted
+TRAINER_STARTS = 2  # a trainer that was killed is started once more within an attempt
+ROWS_PER_QUERY = 1_000
+
+_Split = TrainingDataItem.Split
+
+
+class TrainerFailed(KalimtakError):
+    """The trainer ended without an artefact; the message is what it said last."""
+
+    code = "training_failed"
+
+
+def run_execute(context: JobContext) -> dict[str, Any]:
+    """Run the training run of `context.job`; the job's result names the version, the verdict and the figures.
+
+    Raises `KalimtakError` where training failed, `JobCancelled`, `JobInterrupted` (the checkpoint is kept and the next
+    attempt goes on from it) and `LeaseLost`.
+    """
+    run = TrainingRun.objects.select_related("classifier", "snapshot", "version__classifier").get(job=context.job)
+    work_sweep()
+    work = WorkFolder(context.job.pk)
+    notes: list[str] = []
+    if run.version is None:
+        notes = _train(context, run, work)
+    result = _conclude(context, run) | {"notes": notes}
+    work.remove()
+    return result
+
+
+# Training --------------------------------------------------------------------------------------------------------
+
+
+def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> list[str]:
+    """Let a trainer build the artefact and register it; what the trainer had to say."""
+    end_orphan(work.pid_file)
+    if resumed := context.params.get("resume_of"):
+        work.adopt_checkpoints(uuid.UUID(resumed))
+    staging = store.staging_folder(context.job.pk, context.token)
+    spec = _spec(run, work, staging, work.attempt(context.token))
+    try:
+        _write_examples(run, spec)
+        _run_trainer(context, run, spec, work)
+        outcome = json.loads(spec.result.read_text(encoding="utf-8"))
+        context.progress(0.98, "Publishing")
+        _register(context, run, staging, outcome, champion=_champion(run))
+    finally:
+        spec.forget_examples()
+        store.discard(staging)
+    return list(outcome["notes"])
+
+
+def _spec(run: TrainingRun, work: WorkFolder, staging: Path, folder: Path) -> RunSpec:
+    classifier, snapshot = run.classifier, run.snapshot
+    labels = classifier.labels or sorted({label for split in _splits(run).values() for label in split})
+    champion = _champion(run)
+    if champion is not None and champion.evaluations.filter(data_digest=snapshot.golden_digest).exists():
+        champion = None
+    return RunSpec(
+        classifier=classifier.slug,
+        description=classifier.description,
+        label_descriptions=dict(classifier.get_label_config().descriptions),
+        family=run.family,
+        labels=tuple(labels),
+        input_fields=tuple(classifier.input_fields),
+        recipe=_recipe_here(run),
+        snapshot_digest=snapshot.digest,
+        golden_digest=snapshot.golden_digest,
+        counts=_splits(run),
+        folder=folder,
+        out=staging,
+        checkpoints=work.checkpoints,
+        champion=store.version_folder(classifier.slug, champion.number) if champion else None,
+        resume=work.has_checkpoints,
+        supervisor=os.getpid(),
+    )
+
+
+def _splits(run: TrainingRun) -> dict[str, dict[str, int]]:
+    return {split: run.snapshot.counts.get(split, {}) for split in _Split.values}
+
+
+def _champion(run: TrainingRun) -> ModelVersion | None:
+    return registry.live_version(run.classifier)
+
+
+def _recipe_here(run: TrainingRun) -> dict[str, Any]:
+    """The run's recipe with this installation's device where it leaves the choice open."""
+    recipe: dict[str, Any] = run.recipe
+    training = recipe["training_config"]
+    if training["device"] != "auto":
+        return recipe
+    return recipe | {"training_config": training | {"device": settings.KALIMTAK_DEVICE}}
+
+
+def _write_examples(run: TrainingRun, spec: RunSpec) -> None:
+    """The snapshot's texts, in order of item id; an item whose person was erased meanwhile is gone."""
+    for name, split in (("train", _Split.TRAIN), ("valid", _Split.VALID), ("golden", _Split.TEST)):
+        spec.write_examples(name, _examples(run, split))
+    spec.write()
+
+
+def _examples(run: TrainingRun, split: str) -> Iterator[Example]:
+    names = run.classifier.input_fields
+    rows = SnapshotItem.objects.filter(snapshot=run.snapshot_id, split=split, item__isnull=False).order_by("item_id")
+    columns = rows.values_list("item__fields", "label", "weight")
+    for fields, label, weight in columns.iterator(chunk_size=ROWS_PER_QUERY):
+        yield Example(tuple(fields[name] for name in names), label, weight)
+
+
+def _run_trainer(context: JobContext, run: TrainingRun, spec: RunSpec, work: WorkFolder) -> None:
+    """Until `spec.out` is sealed. A trainer that something killed goes on once from its last checkpoint."""
+    watch = _Watch(context, run)
+    for start in range(1, TRAINER_STARTS + 1):
+        with TrainerProcess(spec, work.pid_file) as trainer:
+            code = watch.follow(trainer)
+            if code == EXIT_DONE:
+                return
+            if code == EXIT_STOPPED:  # the machine is going down and told it before it told us
+                raise JobInterrupted
+            last_words = trainer.last_words()
+        if code > 0 or start == TRAINER_STARTS:
+            raise TrainerFailed(watch.error or _obituary(code, last_words))
+        watch.note = f"The trainer was killed (signal {-code}); going on from its last checkpoint"
+        _check_lease(context)
+        spec = dataclasses.replace(spec, resume=work.has_checkpoints)
+        _empty(spec.out)
+        spec.write()
+
+
+def _obituary(code: int, last_words: str) -> str:
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    hint = " The machine may be short of memory: try a smaller training_config.batch_size." if code == -9 else ""
+    return f"The trainer {how}.{hint}" + (f"\n{last_words}" if last_words else "")
+
+
+def _empty(folder: Path) -> None:
+    store.discard(folder)
+    folder.mkdir()
+
+
+class _Watch:
+    """What a supervisor knows of its trainers: how far they are, their figures, what went wrong."""
+
+    def __init__(self, context: JobContext, run: TrainingRun) -> None:
+        self._context, self._run = context, run
+        self._history: list[dict[str, Any]] = list(run.history)
+        self._next_save = 0.0
+        self._is_saved = True
+        self.fraction, self.note, self.error = 0.0, "Starting", ""
+
+    def follow(self, trainer: TrainerProcess) -> int:
+        """Until it ends; its exit code. Stops it when cancelling was asked for or this process must end."""
+        is_first_metric = True
+        while True:
+            code = trainer.returncode()  # asked before reading, so that its last words are not missed
+            for event in trainer.events():
+                if event["event"] == "metric" and is_first_metric:
+                    self._rewind(event["step"])
+                    is_first_metric = False
+                self._take(event)
+            self._save_history(is_last=code is not None)
+            try:
+                self._context.progress(self.fraction, self.note)
+            except JobCancelled:
+                trainer.stop()
+                raise
+            if code is not None:
+                return code
+            if self._context.stopping:
+                trainer.stop()
+                raise JobInterrupted
+            time.sleep(POLL_SECONDS)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "progress":
+                self.fraction, self.note = event["fraction"], event["note"]
+            case "note":
+                self.note = event["text"]
+            case "metric":
+                self._history.append({"step": event["step"], "epoch": event["epoch"], **event["values"]})
+                self._is_saved = False
+            case "error":
+                self.error = event["message"]
+
+    def _rewind(self, step: int) -> None:
+        """A trainer that goes on from a checkpoint reports the steps after it once more."""
+        self._history = [point for point in self._history if point["step"] < step]
+
+    def _save_history(self, *, is_last: bool) -> None:
+        if self._is_saved or (time.monotonic() < self._next_save and not is_last):
+            return
+        if len(self._history) > HISTORY_POINTS:
+            self._history = [point for index, point in enumerate(self._history) if index % 2 or _is_evaluation(point)]
+        with self._context.effect():
+            TrainingRun.objects.filter(pk=self._run.pk).update(history=self._history)
+        self._is_saved, self._next_save = True, time.monotonic() + HISTORY_SECONDS
+
+
+def _is_evaluation(point: dict[str, Any]) -> bool:
+    return any(name.startswith("eval_") for name in point)
+
+
+# What follows ----------------------------------------------------------------------------------------------------
+
+
+def _register(
+    context: JobContext, run: TrainingRun, staging: Path, outcome: dict[str, Any], champion: ModelVersion | None
+) -> None:
+    """Version, figures and the run's link to them, all or nothing."""
+    digest = run.snapshot.golden_digest
+    with context.effect():
+        version = registry.version_register(
+            run.classifier, staging, parent=champion, actor=context.job.actor, effect=transaction.atomic
+        )
+        registry.evaluation_record(
+            version, data_digest=digest, scores=Scores.from_dict(outcome["scores"]), slices=outcome["slices"]
+        )
+        if champion is not None and (judged := outcome["champion"]):
+            scores = Scores.from_dict(judged["scores"])
+            registry.evaluation_record(champion, data_digest=digest, scores=scores, slices=judged["slices"])
+        run.version = version
+        run.save(update_fields=["version"])
+
+
+def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
+    """Verify, judge, deploy where that was asked for; the job's result. Safe to repeat."""
+    version = run.version
+    assert version is not None
+    if version.status == ModelVersion.Status.REGISTERED:
+        context.progress(0.99, "Verifying in a fresh process")
+        if problems := registry.version_verify(version, actor=context.job.actor):
+            raise TrainerFailed(f"{version.ref} did not verify: {'; '.join(problems)}")
+    evaluation = registry.version_judge(version)
+    result: dict[str, Any] = {
+        "version": version.ref,
+        "verdict": evaluation.verdict,
+        "reasons": evaluation.reasons,
+        "metrics": version.metrics,
+    }
+    if run.then == TrainingRun.Then.DEPLOY:
+        result |= _deploy(context, version, evaluation)
+    return result
+
+
+def _check_lease(context: JobContext) -> None:
+    """Raise `LeaseLost` where another attempt has taken over, without waiting for the next report."""
+    with context.effect():
+        pass
+
+
+def _deploy(context: JobContext, version: ModelVersion, evaluation: Evaluation) -> dict[str, Any]:
+    """Deploy if the gate agrees; else say why not. A version that a former attempt deployed is left as it is."""
+    if evaluation.verdict != Evaluation.Verdict.PASSED:
+        return {"deployed": False, "deployment": f"Not deployed, the gate says {evaluation.verdict}."}
+    if version.deployments.exists():
+        return {"deployed": True, "deployment": "production"}
+    _check_lease(context)
+    try:
+        registry.version_deploy(version, actor=context.job.actor, reason="Trained and let through by the gate.")
+    except KalimtakError as error:
+        return {"deployed": False, "deployment": f"Not deployed: {error.message}"}
+    return {"deployed": True, "deployment": "production"}
