@@ -94,13 +94,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     text = json.dumps(sealed.to_dict(), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
     Manifest.from_dict(json.loads(text))
     _refuse_unsafe_content(folder, sealed.files)
-    _fsync_tree(folder)
+    fsync_tree(folder)
     with draft.open("w", encoding="utf-8") as stream:
         stream.write(text + "\n")
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(target)
-    _fsync(folder)
+    fsync_path(folder)
     return sealed
 
 
@@ -156,6 +156,23 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     for name, path in found.items():
         if hash_file(path) != files[name]["sha256"]:
             raise ArtefactCorrupt(f"{name} was altered: its SHA-256 is not the manifest's")
+
+
+def fsync_tree(folder: Path) -> None:
+    """Bring files, then the folders that name them, to the disk, the deepest first."""
+    for parent, _folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            fsync_path(Path(parent, name))
+        fsync_path(Path(parent))
+
+
+def fsync_path(path: Path) -> None:
+    """Bring one file, or the list of names in one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -239,22 +256,6 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
-
-
-def _fsync_tree(folder: Path) -> None:
-    """Bring files, then the folders that name them, to the disk, the deepest first."""
-    for parent, _folders, names in os.walk(folder, topdown=False):
-        for name in names:
-            _fsync(Path(parent, name))
-        _fsync(Path(parent))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_text(value: Any) -> bool:

@@ -1,0 +1,23 @@
+"""The registry's verbs: what every view, admin action, task and command calls."""
+
+from registry.services.classifiers import classifier_get, live_version, version_get
+from registry.services.comparison import Comparison, versions_compare
+from registry.services.deployments import STRATEGIES, version_deploy, version_rollback
+from registry.services.evaluations import evaluation_record, version_judge
+from registry.services.versions import staging_sweep, version_register, version_verify
+
+__all__ = [
+    "STRATEGIES",
+    "Comparison",
+    "classifier_get",
+    "evaluation_record",
+    "live_version",
+    "staging_sweep",
+    "version_deploy",
+    "version_get",
+    "version_judge",
+    "version_register",
+    "version_rollback",
+    "version_verify",
+    "versions_compare",
+]
