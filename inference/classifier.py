@@ -1,0 +1,97 @@
+"""A live version as a Python object: `create_classifier("emotion").classify("…")`, without a server."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from inference.live import LiveVersion, load_version, serve
+from inference.parsing import Item, question_of
+from inference.services import answer_write
+from interactions.services import interactions_record
+from kalimtak.core.auth import Caller
+from kalimtak.core.errors import InvalidInput, Unavailable
+from registry.services import classifier_get
+from registry.services.classifiers import live_deployment
+
+CHUNK = 64
+PYTHON = Caller("system", "python")
+
+Text = str | Mapping[str, str]
+
+
+class LocalClassifier:
+    """The version of a classifier that was live when this object was made; it keeps answering by that one.
+
+    Answers are recorded like the API's, with neither key nor address, so that feedback can be given on them; with
+    `record=False` nothing is written and results carry no `interaction_id`. `enable_backup` lets the policy's backup
+    classifier answer where one is set; without one the model answers by itself. Safe to share between threads.
+
+    Raises `NotFound` for an unknown slug, `Unavailable` (`no_model`) where nothing is live.
+    """
+
+    def __init__(self, slug: str = "", *, enable_backup: bool = False, record: bool = True) -> None:
+        classifier = classifier_get(slug)
+        deployment = live_deployment(classifier)
+        if deployment is None:
+            remedy = f"run `manage.py train {classifier.slug} --deploy`"
+            raise Unavailable(f"The classifier {classifier.slug} has no live version; {remedy}.", code="no_model")
+        self.version = LiveVersion(
+            deployment_id=deployment.pk,
+            role=deployment.role,
+            share=deployment.share,
+            version_id=deployment.version_id,
+            ref=deployment.version.ref,
+            predictor=load_version(deployment.version),
+        )
+        self.served = serve(classifier, (self.version,))
+        self.enable_backup = enable_backup
+        self.record = record
+        self._lock = threading.Lock()
+
+    def classify(self, text: Text) -> dict[str, Any]:
+        """The contract's result for a text, or for a mapping of the classifier's own fields, and `final_label`.
+
+        Raises `InvalidInput` or `TooLarge` for what the API would refuse.
+        """
+        return self._answer([self._item(text)])[0]
+
+    def classify_many(self, texts: Iterable[Text]) -> list[dict[str, Any]]:
+        """One result per text, in order. Everything is checked before anything is answered."""
+        items = [self._item(text) for text in texts]
+        return [result for chunk in _chunks(items) for result in self._answer(chunk)]
+
+    def classify_stream(self, texts: Iterable[Text]) -> Iterator[dict[str, Any]]:
+        """Results as they come, for inputs of any number; a refused text ends it with its error."""
+        for chunk in _chunks(texts):
+            yield from self._answer([self._item(text) for text in chunk])
+
+    def _item(self, text: Text) -> Item:
+        body = {"text": text} if isinstance(text, str) else text
+        if not isinstance(body, Mapping) or "texts" in body or "items" in body:
+            raise InvalidInput("Give a text, or a mapping with the classifier's own fields.")
+        return question_of(dict(body), self.served.input_fields, classifier=self.served.slug).items[0]
+
+    def _answer(self, items: list[Item]) -> list[dict[str, Any]]:
+        with self._lock:
+            started = time.perf_counter()
+            answers = self.version.predictor.predict([item.fields for item in items])
+            latency_ms = (time.perf_counter() - started) * 1000 / len(items)
+        written = [
+            answer_write(self.served, self.version, item, answer, caller=PYTHON, latency_ms=latency_ms)
+            for item, answer in zip(items, answers, strict=True)
+        ]
+        results = [result | {"final_label": result["label"]} for _, result in written]
+        if self.record:
+            interactions_record([row for row, _ in written])
+        else:
+            for result in results:
+                del result["interaction_id"]
+        return results
+
+
+def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
+    stream = iter(values)
+    while chunk := list(islice(stream, CHUNK)):
+        yield chunk

@@ -1,0 +1,234 @@
+"""What this process serves now: an immutable picture of the live deployments and their loaded models.
+
+Requests read one reference and nothing else. A background thread asks the database twice a second whether anything was
+deployed, rolled back or reconfigured; what is new is loaded beside the old, verified and warmed, and then the reference
+is swapped. Requests under way keep the predictor they chose; a replaced one is freed with its last request.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import close_old_connections
+
+from kalimtak.core.errors import NotFound, Unavailable
+from registry.families import load
+from registry.families.base import FamilyError, Predictor
+from registry.manifest import ArtefactCorrupt, manifest_digest
+from registry.models import Classifier, Deployment, ModelVersion
+from registry.recipe import RecipeError
+from registry.store import version_folder
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 15.0  # before a version that failed to load is tried again
+WARM_UP = ("Is this thing on?", "A second, somewhat longer sentence, so that no first caller pays for it.")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """A deployment that answers, with its model loaded. `ref` is `<classifier>/<number>`."""
+
+    deployment_id: int
+    role: str
+    share: int
+    version_id: int
+    ref: str
+    predictor: Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An enabled classifier as requests see it; `live` is empty where nothing can answer yet."""
+
+    id: int
+    slug: str
+    name: str
+    description: str
+    input_fields: tuple[str, ...]
+    labels: tuple[str, ...]
+    label_field: str
+    threshold: float
+    is_default: bool
+    live: tuple[LiveVersion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """All of it at one moment. `failed` maps a classifier's slug to why a deployed version cannot be loaded."""
+
+    fingerprint: tuple[Any, ...]
+    classifiers: Mapping[str, Served]
+    default: str
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, slug: str) -> Served:
+        """The classifier called `slug`, or the default one for an empty slug. Raises `NotFound`."""
+        served = self.classifiers.get(slug or self.default)
+        if served is None:
+            raise NotFound(f"There is no classifier {slug[:60]!r}." if slug else "There is no default classifier.")
+        return served
+
+
+EMPTY = Picture((), {}, "")
+
+
+class LiveModels:
+    """Keeps the picture of one process fresh."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._picture = EMPTY
+        self._refreshed = float("-inf")  # monotonic seconds
+        self._retry_at = float("inf")
+        self._refreshing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def current(self) -> Picture:
+        """The picture; the first call takes it. Raises `Unavailable` if the database cannot be asked for that."""
+        if self._thread is None:
+            self._start()
+        return self._picture
+
+    @property
+    def age(self) -> float:
+        """Seconds since the database was last asked with success."""
+        return time.monotonic() - self._refreshed
+
+    def refresh(self) -> Picture:
+        """Ask the database now; load what is new. What fails to load leaves its classifier as it was served before."""
+        with self._refreshing:
+            fingerprint = _fingerprint()
+            if fingerprint != self._picture.fingerprint or time.monotonic() >= self._retry_at:
+                self._picture = _paint(fingerprint, self._picture)
+                self._retry_at = time.monotonic() + RETRY_SECONDS if self._picture.failed else float("inf")
+            self._refreshed = time.monotonic()
+            return self._picture
+
+    def stop(self) -> None:
+        """End the thread and forget everything."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(10)
+        self._forget()
+
+    def _start(self) -> None:
+        try:
+            self.refresh()
+        except Exception as error:
+            logger.error("The live deployments cannot be read: %s", error)
+            raise Unavailable("The database cannot be reached.", retry_after=1) from error
+        with self._refreshing:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep_fresh, name="live-models", daemon=True)
+                self._thread.start()
+
+    def _keep_fresh(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            close_old_connections()
+            try:
+                self.refresh()
+            except Exception as error:  # the database is away: what is loaded goes on answering
+                logger.warning("The live deployments cannot be read: %s", error)
+        close_old_connections()
+
+
+def _fingerprint() -> tuple[Any, ...]:
+    """Two cheap queries whose answer changes with every deployment, rollback or edit of a classifier."""
+    classifiers = Classifier.objects.serving().order_by("pk").values_list("pk", "updated_at")
+    deployments = Deployment.objects.live().order_by("pk").values_list("pk", "role", "share")
+    return tuple(classifiers), tuple(deployments)
+
+
+def _paint(fingerprint: tuple[Any, ...], before: Picture) -> Picture:
+    """A new picture; models that `before` holds are taken over, the others are loaded."""
+    deployments: dict[int, list[Deployment]] = {}
+    rows = Deployment.objects.live().select_related("version__classifier").order_by("pk")
+    for deployment in rows:
+        deployments.setdefault(deployment.classifier_id, []).append(deployment)
+    served: dict[str, Served] = {}
+    failed: dict[str, str] = {}
+    for classifier in Classifier.objects.serving():
+        old = before.classifiers.get(classifier.slug)
+        live, fault = _live_versions(deployments.get(classifier.pk, []), before)
+        if fault:
+            failed[classifier.slug] = fault
+            if old is not None and not any(version.role == Deployment.Role.PRODUCTION for version in live):
+                live = old.live
+        served[classifier.slug] = serve(classifier, live, old)
+    default = next((slug for slug, entry in served.items() if entry.is_default), "")
+    return Picture(fingerprint, served, default, failed)
+
+
+def _live_versions(deployments: list[Deployment], before: Picture) -> tuple[tuple[LiveVersion, ...], str]:
+    """What of these deployments can answer, and what is wrong with the others (empty: nothing)."""
+    loaded = {
+        version.version_id: version.predictor for served in before.classifiers.values() for version in served.live
+    }
+    live, fault = [], ""
+    for deployment in deployments:
+        version = deployment.version
+        predictor = loaded.get(version.pk)
+        if predictor is None:
+            try:
+                predictor = load_version(version)
+            except (ArtefactCorrupt, FamilyError, OSError, ValueError) as error:
+                fault = str(error)
+                logger.error("Version %s cannot be loaded, the one before goes on: %s", version.ref, error)
+        _note_health(deployment, "ok" if predictor else "degraded")
+        if predictor is not None:
+            live.append(
+                LiveVersion(deployment.pk, deployment.role, deployment.share, version.pk, version.ref, predictor)
+            )
+    return tuple(live), fault
+
+
+def load_version(version: ModelVersion) -> Predictor:
+    """Load a version's artefact, every byte verified against its row, and warm it up.
+
+    Raises `ArtefactCorrupt`, `FamilyError` or `OSError`.
+    """
+    folder = version_folder(version.classifier.slug, version.number)
+    if manifest_digest(folder) != version.artefact_digest:
+        raise ArtefactCorrupt(f"the artefact of {version.ref} is not the one that was registered")
+    predictor = load(folder)
+    for text in WARM_UP:
+        predictor.predict([(text,) * len(predictor.input_fields)])
+    return predictor
+
+
+def _note_health(deployment: Deployment, health: str) -> None:
+    if deployment.health != health:
+        Deployment.objects.filter(pk=deployment.pk).exclude(health=health).update(health=health)
+
+
+def serve(classifier: Classifier, live: tuple[LiveVersion, ...], old: Served | None = None) -> Served:
+    """One classifier; with a policy that cannot be read, the floor it had before."""
+    try:
+        threshold = classifier.get_policy().confidence_floor
+    except RecipeError as error:
+        logger.error("The policy of %s cannot be read: %s", classifier.slug, error)
+        threshold = old.threshold if old is not None else 0.5
+    labels = classifier.labels or (live[0].predictor.labels if live else ())
+    return Served(
+        id=classifier.pk,
+        slug=classifier.slug,
+        name=classifier.name,
+        description=classifier.description,
+        input_fields=tuple(classifier.input_fields) or ("text",),
+        labels=tuple(labels),
+        label_field=classifier.label_field,
+        threshold=threshold,
+        is_default=classifier.is_default,
+        live=live,
+    )
+
+
+LIVE = LiveModels()

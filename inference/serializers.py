@@ -1,0 +1,91 @@
+"""The shapes of the prediction API for its OpenAPI page; requests are read by `inference.parsing`."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from inference.guard import FLAGS
+from inference.parsing import BATCH_SIZE, TEXT_LENGTH, TOP_K
+from interactions.models import UserInteraction
+
+
+class CommonRequestSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField(required=False, max_length=TEXT_LENGTH)
+    texts = serializers.ListField(child=serializers.CharField(), required=False, max_length=BATCH_SIZE)
+    items = serializers.ListField(
+        child=serializers.DictField(child=serializers.CharField()),
+        required=False,
+        max_length=BATCH_SIZE,
+        help_text="Each with the classifier's own fields, and optionally `subject`.",
+    )
+    subject = serializers.CharField(required=False, help_text="Opaque id of the person asking; stored as a keyed hash.")
+    request_id = serializers.CharField(
+        required=False, help_text="For 24 hours the same request under the same id gets its first answer again."
+    )
+    top_k = serializers.IntegerField(required=False, min_value=1, max_value=TOP_K)
+
+
+class PredictRequestSerializer(CommonRequestSerializer):
+    """One of `text`, the classifier's own fields (such as `question` and `context`), `texts` or `items`."""
+
+    classifier = serializers.SlugField(required=False, help_text="By default the default classifier.")
+
+
+class ClassifyRequestSerializer(CommonRequestSerializer):
+    """One of `text`, the classifier's own fields (such as `question` and `context`), `texts` or `items`."""
+
+
+class ResultSerializer(serializers.Serializer[Any]):
+    """One answer. `/api/classify/<route>` adds the label under the classifier's own label field."""
+
+    interaction_id = serializers.UUIDField()
+    classifier = serializers.SlugField()
+    label = serializers.CharField()  # type: ignore[assignment]
+    confidence = serializers.FloatField(min_value=0, max_value=1)
+    scores = serializers.DictField(child=serializers.FloatField())
+    abstained = serializers.BooleanField()
+    threshold = serializers.FloatField()
+    alternatives = serializers.ListField(child=serializers.CharField())
+    source = serializers.ChoiceField(choices=UserInteraction.Source.choices)
+    model_version = serializers.CharField()
+    deployment = serializers.ChoiceField(choices=["production", "canary", "split"])
+    flags = serializers.ListField(child=serializers.ChoiceField(choices=FLAGS))
+    latency_ms = serializers.FloatField(help_text="From arrival to answer, the recording left out.")
+
+
+class ResultsSerializer(serializers.Serializer[Any]):
+    results = ResultSerializer(many=True)
+
+
+class LiveVersionSerializer(serializers.Serializer[Any]):
+    model_version = serializers.CharField()
+    role = serializers.CharField()
+    share = serializers.IntegerField()
+
+
+class ServedClassifierSerializer(serializers.Serializer[Any]):
+    classifier = serializers.SlugField()
+    name = serializers.CharField()
+    description = serializers.CharField()
+    route = serializers.CharField()
+    default = serializers.BooleanField()  # type: ignore[assignment]
+    labels = serializers.ListField(child=serializers.CharField())
+    input_fields = serializers.ListField(child=serializers.CharField())
+    label_field = serializers.CharField()
+    threshold = serializers.FloatField()
+    live = LiveVersionSerializer(many=True)
+
+
+class ModelsSerializer(serializers.Serializer[Any]):
+    models = ServedClassifierSerializer(many=True)
+
+
+class HealthSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["ready", "not_ready"])
+    problems = serializers.ListField(child=serializers.CharField())
+
+
+class HealthDetailsSerializer(HealthSerializer):
+    waiting_texts = serializers.IntegerField()
+    asked_seconds_ago = serializers.FloatField(help_text="When this process last read the live deployments.")
+    models = ServedClassifierSerializer(many=True)

@@ -1,0 +1,245 @@
+"""Answering: texts in, recorded results out. The one front door of views, commands and pages."""
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, close_old_connections
+from django.utils import timezone
+
+from inference.engine import Engine, ModelFailed, Overloaded, RecordFailed
+from inference.live import LIVE, LiveVersion, Served
+from inference.parsing import Item
+from inference.results import result_of, shown
+from inference.routing import choose
+from interactions.services import (
+    NewAnswer,
+    NewInteraction,
+    NewMemo,
+    answers_record,
+    memo_find,
+    memo_owner,
+    memo_response,
+    pseudonym_of,
+)
+from kalimtak.core.auth import Caller
+from kalimtak.core.errors import KalimtakError, Unavailable
+from kalimtak.core.uuid7 import uuid7
+from registry.families.base import Answer
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 30.0
+Results = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request's answers on their way to the database, and the results it shall get once they are there."""
+
+    answer: NewAnswer
+    results: Results
+    body_digest: str = ""
+
+
+def text_classify(
+    classifier_slug: str, items: Sequence[Item], *, caller: Caller, top_k: int | None = None, request_id: str = ""
+) -> Results:
+    """Answer every item by one version of the classifier (empty slug: the default one); returns the contract's results.
+
+    When this returns, every answer is durable. With a `request_id` that this caller used in the last 24 hours the
+    first answer is given again. Raises `NotFound` (unknown classifier), `Conflict` (`request_id_reused`) or
+    `Unavailable` (`no_model`, `overloaded`, or the model or the database failed).
+    """
+    served = LIVE.current().get(classifier_slug)
+    digest = body_digest(served.slug, items, top_k) if request_id else ""
+    if request_id and (memo := memo_find(memo_owner(caller), request_id)):
+        return _results(memo_response(memo, digest))
+    memo_of = _Memo(caller, request_id, digest) if request_id else None
+    version = version_for(served, items[0].subject or request_id or str(uuid7()))
+    writer = _Writer(served, version, items, caller, top_k, memo_of)
+    try:
+        future = engine().submit(version.predictor, [item.fields for item in items], writer.draft)
+    except Overloaded as error:
+        raise Unavailable("Too many texts are waiting; try again.", code="overloaded") from error
+    return _wait(future)
+
+
+def version_for(served: Served, key: str) -> LiveVersion:
+    """The live version that answers `key`. Raises `Unavailable` (`no_model`)."""
+    try:
+        return choose(served.live, key)
+    except LookupError:
+        message = f"The classifier {served.slug} has no live version yet; train and deploy one."
+        raise Unavailable(message, code="no_model", retry_after=30) from None
+
+
+def body_digest(slug: str, items: Sequence[Item], top_k: int | None) -> str:
+    """Equal for two requests that ask the same, however their JSON was written."""
+    asked = [slug, top_k, [[list(item.fields), item.subject] for item in items]]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def _wait(future: "Future[Results]") -> Results:
+    try:
+        return future.result(ANSWER_SECONDS)
+    except FutureTimeout:
+        future.cancel()
+        raise Unavailable("The answer took too long.", code="overloaded") from None
+    except ModelFailed as error:
+        raise Unavailable("The model failed on this text.", code="model_failed", retry_after=5) from error
+    except RecordFailed as error:
+        raise Unavailable("The answer could not be recorded, so it was not given; try again.") from error
+
+
+def _results(response: Any) -> Results:
+    results: Results = response["results"]
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Memo:
+    caller: Caller
+    request_id: str
+    body_digest: str
+
+    def new(self, results: Results) -> NewMemo:
+        owner = memo_owner(self.caller)
+        return NewMemo(owner, self.request_id, self.body_digest, {"results": results}, self.caller.key_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Turns a request's probabilities into what is stored and what is answered."""
+
+    served: Served
+    version: LiveVersion
+    items: Sequence[Item]
+    caller: Caller
+    top_k: int | None
+    memo: _Memo | None
+
+    def draft(self, answers: list[Answer], latency_ms: float) -> Draft:
+        written = [
+            answer_write(self.served, self.version, item, answer, caller=self.caller, latency_ms=latency_ms)
+            for item, answer in zip(self.items, answers, strict=True)
+        ]
+        results = [shown(result, top_k=self.top_k) for _, result in written]
+        memo = self.memo.new(results) if self.memo else None
+        return Draft(NewAnswer([row for row, _ in written], memo), results, self.memo.body_digest if self.memo else "")
+
+
+def answer_write(
+    served: Served, version: LiveVersion, item: Item, answer: Answer, *, caller: Caller, latency_ms: float
+) -> tuple[NewInteraction, dict[str, Any]]:
+    """The row and the full result of one answered item; `latency_ms` is from its arrival to its answer."""
+    interaction_id = uuid7()
+    result = result_of(
+        answer,
+        item.fields,
+        labels=version.predictor.labels,
+        threshold=served.threshold,
+        interaction_id=interaction_id,
+        classifier=served.slug,
+        model_version=version.ref,
+        deployment=version.role,
+        latency_ms=latency_ms,
+    )
+    row = NewInteraction(
+        id=interaction_id,
+        classifier_id=served.id,
+        version_id=version.version_id,
+        deployment_id=version.deployment_id,
+        fields=dict(zip(served.input_fields, item.fields, strict=True)),
+        label=result["label"],
+        confidence=result["confidence"],
+        scores=result["scores"],
+        threshold=result["threshold"],
+        abstained=result["abstained"],
+        source=result["source"],
+        flags=result["flags"],
+        latency_ms=result["latency_ms"],
+        pseudonym=pseudonym_of(item.subject) if item.subject else "",
+        api_key_id=caller.key_id,
+        address=caller.address,
+        user_agent=caller.user_agent,
+        created_at=timezone.now(),
+    )
+    return row, result
+
+
+# The engine of this process ---------------------------------------------------------------------------------------
+
+
+def record(drafts: list[Draft]) -> list[Results | Exception]:
+    """The engine's `record`: one transaction for all, tried again once on a fresh connection.
+
+    One request's row that the database refuses (its API key was deleted a moment ago) must not cost the others their
+    answers, so a refused group is written request by request. Raises where the database is away.
+    """
+    close_old_connections()
+    try:
+        try:
+            return _record_group(drafts)
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("The database dropped a group of answers, trying again: %s", error)
+            close_old_connections()
+            return _record_group(drafts)
+        except (IntegrityError, DataError):
+            return [_record_alone(draft) for draft in drafts]
+    finally:
+        close_old_connections()
+
+
+def _record_group(drafts: list[Draft]) -> list[Results | Exception]:
+    earlier = answers_record([draft.answer for draft in drafts])
+    outcomes: list[Results | Exception] = []
+    for draft, memo in zip(drafts, earlier, strict=True):
+        try:
+            outcomes.append(draft.results if memo is None else _results(memo_response(memo, draft.body_digest)))
+        except KalimtakError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+def _record_alone(draft: Draft) -> Results | Exception:
+    try:
+        return _record_group([draft])[0]
+    except (IntegrityError, DataError) as error:
+        logger.error("An answer was refused by the database: %s", error)
+        return RecordFailed(str(error))
+
+
+_engine: Engine[Draft, Results] | None = None
+_engine_lock = threading.Lock()
+
+
+def engine() -> Engine[Draft, Results]:
+    """The engine of this process, made at its first question."""
+    global _engine
+    if _engine is None:
+        with _engine_lock:
+            if _engine is None:
+                _engine = Engine(record)
+    return _engine
+
+
+def warm() -> None:
+    """Load what is live, so that no caller waits for it. Raises `Unavailable` without a database."""
+    LIVE.current()
+
+
+def shut_down() -> None:
+    """Answer what was accepted, then end the threads of this process."""
+    global _engine
+    with _engine_lock:
+        if _engine is not None:
+            _engine.stop()
+        _engine = None
+    LIVE.stop()

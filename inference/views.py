@@ -1,0 +1,160 @@
+"""The prediction API. Each view reads the body, calls one service, and puts the results into words."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, PolymorphicProxySerializer, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from inference.live import LIVE, Served
+from inference.parsing import classifier_named, question_of
+from inference.results import shown
+from inference.serializers import (
+    ClassifyRequestSerializer,
+    ModelsSerializer,
+    PredictRequestSerializer,
+    ResultSerializer,
+    ResultsSerializer,
+)
+from inference.services import text_classify
+from kalimtak.core.api import ApiView, ErrorSerializer
+from kalimtak.core.auth import caller_of
+from kalimtak.core.errors import InvalidInput
+from kalimtak.core.models import Scope
+
+RESULT = {
+    "interaction_id": "01999d5e-7b34-7c1e-9f0a-3d0f6c2b8a11",
+    "classifier": "emotion",
+    "label": "joy",
+    "confidence": 0.9245,
+    "scores": {"joy": 0.9245, "love": 0.0755},
+    "abstained": False,
+    "threshold": 0.5,
+    "alternatives": [],
+    "source": "model",
+    "model_version": "emotion/3",
+    "deployment": "production",
+    "flags": [],
+    "latency_ms": 4.1,
+}
+CLARITY = {
+    "classifier": "clarity",
+    "label": "Clear Reply",
+    "scores": {"Clear Reply": 0.9245, "Ambivalent": 0.0755},
+    "model_version": "clarity/1",
+    "clarity_label": "Clear Reply",
+}
+ERRORS = {
+    status: OpenApiResponse(ErrorSerializer, description)
+    for status, description in {
+        400: "The body cannot be meant; `fields` names the places.",
+        401: "No key, or one that is not valid.",
+        403: "The key lacks the scope `predict`.",
+        404: "No such classifier.",
+        409: "The `request_id` was used for another request.",
+        413: "A text over 20,000 characters, or a body that is too large.",
+        429: "Too many requests; see `Retry-After`.",
+        503: "No live version, or too much to do; see `Retry-After`.",
+    }.items()
+}
+ANSWER = PolymorphicProxySerializer(
+    component_name="PredictAnswer", serializers=[ResultSerializer, ResultsSerializer], resource_type_field_name=None
+)
+
+
+class PredictView(ApiView):
+    """Answer one text or up to 256."""
+
+    required_scope = Scope.PREDICT
+
+    @extend_schema(
+        operation_id="predict",
+        summary="Classify a text, or a batch",
+        request=PredictRequestSerializer,
+        responses={200: ANSWER} | ERRORS,
+        examples=[
+            OpenApiExample("One text", {"text": "What a lovely morning!"}, request_only=True),
+            OpenApiExample("A batch", {"classifier": "intent", "texts": ["Hello", "Where is it?"]}, request_only=True),
+            OpenApiExample("A result", RESULT, response_only=True, status_codes=["200"]),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        return answer(request, request.data, classifier_named(request.data))
+
+
+class ClassifyView(ApiView):
+    """Answer by the classifier of this route."""
+
+    required_scope = Scope.PREDICT
+
+    @extend_schema(
+        operation_id="classify",
+        summary="Classify by one classifier",
+        request=ClassifyRequestSerializer,
+        responses={200: ANSWER} | ERRORS,
+        examples=[
+            OpenApiExample(
+                "Own fields", {"question": "Will you resign?", "context": "No, I will not."}, request_only=True
+            ),
+            OpenApiExample(
+                "A result",
+                RESULT | CLARITY,
+                response_only=True,
+                status_codes=["200"],
+            ),
+        ],
+    )
+    def post(self, request: Request, route: str) -> Response:
+        named = classifier_named(request.data)
+        if named and named != route:
+            message = f"This is the route of {route}; leave it out, or ask /api/predict."
+            raise InvalidInput(message, fields={"classifier": [message]})
+        return answer(request, request.data, route, own_label=True)
+
+
+def answer(request: Request, body: Any, slug: str, *, own_label: bool = False) -> Response:
+    """One result, or `{"results": […]}` for a batch; with the label under the classifier's own name if asked."""
+    served = LIVE.current().get(slug)
+    question = question_of(body, served.input_fields, classifier=served.slug)
+    results = text_classify(
+        served.slug,
+        question.items,
+        caller=caller_of(request),
+        top_k=question.top_k,
+        request_id=question.request_id,
+    )
+    if own_label:
+        results = [shown(result, label_field=served.label_field) for result in results]
+    return Response({"results": results} if question.is_batch else results[0])
+
+
+class ModelsView(ApiView):
+    """Which classifiers can be asked."""
+
+    required_scope = Scope.PREDICT
+
+    @extend_schema(
+        operation_id="models",
+        summary="Classifiers, their labels, fields, routes and live versions",
+        responses={200: ModelsSerializer} | {status: ERRORS[status] for status in (401, 403, 429)},
+    )
+    def get(self, request: Request) -> Response:
+        return Response({"models": [description_of(served) for served in LIVE.current().classifiers.values()]})
+
+
+def description_of(served: Served) -> dict[str, Any]:
+    """What clients may know of a classifier."""
+    return {
+        "classifier": served.slug,
+        "name": served.name,
+        "description": served.description,
+        "route": f"/api/classify/{served.slug}",
+        "default": served.is_default,
+        "labels": list(served.labels),
+        "input_fields": list(served.input_fields),
+        "label_field": served.label_field,
+        "threshold": served.threshold,
+        "live": [
+            {"model_version": version.ref, "role": version.role, "share": version.share} for version in served.live
+        ],
+    }

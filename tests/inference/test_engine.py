@@ -1,0 +1,198 @@
+"""The batcher: nothing leaves before it is durable, nobody starves, and one request is one version."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from inference.engine import Engine, ModelFailed, Overloaded, RecordFailed
+from registry.families.base import Answer
+
+
+class Parrot:
+    """A model that knows two labels and fails on the word `boom`; `name` tells versions apart by their first score."""
+
+    labels = ("yes", "no")
+    input_fields = ("text",)
+
+    def __init__(self, share=0.5, seconds=0.0, batches=False):
+        self.share, self.seconds, self.batches = share, seconds, batches
+        self.calls = []
+
+    def predict(self, inputs):
+        self.calls.append(len(inputs))
+        time.sleep(self.seconds * len(inputs))
+        if any("boom" in fields[0] for fields in inputs):
+            raise ValueError("boom")
+        return [Answer(np.array([self.share, 1 - self.share], np.float32), False) for _ in inputs]
+
+
+class Ledger:
+    """A `record` that can be held up or broken, and remembers its groups."""
+
+    def __init__(self):
+        self.groups, self.broken, self.open = [], False, threading.Event()
+        self.open.set()
+
+    def __call__(self, drafts):
+        self.open.wait(10)
+        if self.broken:
+            raise OSError("the disk is gone")
+        self.groups.append(list(drafts))
+        return drafts
+
+
+def shares(answers, latency_ms):
+    return [round(float(answer.probabilities[0]), 3) for answer in answers]
+
+
+@pytest.fixture
+def ledger():
+    return Ledger()
+
+
+@pytest.fixture
+def engine(ledger):
+    engine = Engine(ledger, capacity=16)
+    yield engine
+    ledger.open.set()
+    engine.stop()
+
+
+def texts(count):
+    return [(f"text {number}",) for number in range(count)]
+
+
+def test_a_request_gets_the_answers_to_its_texts_in_order(engine):
+    assert engine.submit(Parrot(0.25), texts(3), shares).result(5) == [0.25, 0.25, 0.25]
+
+
+def test_nothing_is_answered_before_it_is_recorded(engine, ledger):
+    ledger.open.clear()
+    future = engine.submit(Parrot(), texts(1), shares)
+    time.sleep(0.1)
+    assert not future.done()
+    ledger.open.set()
+    assert future.result(5) == [0.5]
+
+
+def test_what_waits_is_recorded_in_one_group(engine, ledger):
+    ledger.open.clear()
+    first = engine.submit(Parrot(), texts(1), shares)
+    time.sleep(0.05)
+    others = [engine.submit(Parrot(), texts(1), shares) for _ in range(5)]
+    ledger.open.set()
+    assert [future.result(5) for future in (first, *others)] == [[0.5]] * 6
+    assert [len(group) for group in ledger.groups] == [1, 5]
+
+
+def test_a_recorder_that_fails_leaves_nobody_with_an_answer(engine, ledger):
+    ledger.broken = True
+    futures = [engine.submit(Parrot(), texts(1), shares) for _ in range(3)]
+    for future in futures:
+        with pytest.raises(RecordFailed):
+            future.result(5)
+    ledger.broken = False
+    assert engine.submit(Parrot(), texts(1), shares).result(5) == [0.5]
+    assert engine.waiting == 0
+
+
+def test_a_full_queue_refuses_at_once(engine, ledger):
+    ledger.open.clear()
+    engine.submit(Parrot(), texts(16), shares)
+    with pytest.raises(Overloaded):
+        engine.submit(Parrot(), texts(1), shares)
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits(engine):
+    assert len(engine.submit(Parrot(), texts(40), shares).result(5)) == 40
+    assert engine.waiting == 0
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_text_the_model_fails_on_costs_its_neighbours_nothing(engine, ledger, batches):
+    model = Parrot(batches=batches)
+    ledger.open.clear()
+    engine.submit(model, texts(1), shares)
+    time.sleep(0.05)
+    good, bad, also_good = (engine.submit(model, [(word,)], shares) for word in ("good", "boom", "fine"))
+    ledger.open.set()
+    assert good.result(5) == also_good.result(5) == [0.5]
+    with pytest.raises(ModelFailed):
+        bad.result(5)
+    assert engine.waiting == 0
+
+
+def test_a_single_text_is_not_held_up_by_a_large_batch():
+    engine = Engine(lambda drafts: drafts)
+    model = Parrot(seconds=0.002)
+    large = engine.submit(model, texts(200), shares)
+    time.sleep(0.02)
+    assert engine.submit(model, texts(1), shares).result(5) == [0.5]
+    assert not large.done()
+    assert len(large.result(5)) == 200
+    engine.stop()
+
+
+def test_a_model_that_computes_in_batches_is_called_once_for_all_that_wait(engine, ledger):
+    model = Parrot(batches=True)
+    ledger.open.clear()
+    futures = [engine.submit(Parrot(), texts(1), shares)]
+    time.sleep(0.05)
+    futures += [engine.submit(model, texts(2), shares) for _ in range(4)]
+    ledger.open.set()
+    assert all(future.result(5) for future in futures)
+    assert model.calls == [8]
+
+
+def test_a_request_that_gave_up_waiting_is_not_computed(engine, ledger):
+    ledger.open.clear()
+    engine.submit(Parrot(), texts(1), shares)
+    time.sleep(0.05)
+    late = Parrot()
+    assert engine.submit(late, texts(1), shares).cancel()
+    ledger.open.set()
+    assert engine.submit(Parrot(), texts(1), shares).result(5)
+    assert late.calls == []
+
+
+def test_the_recorder_may_answer_one_request_with_an_error():
+    engine = Engine(lambda drafts: [KeyError("taken") if draft == "second" else draft for draft in drafts])
+    assert engine.submit(Parrot(), texts(1), lambda answers, ms: "first").result(5) == "first"
+    with pytest.raises(KeyError):
+        engine.submit(Parrot(), texts(1), lambda answers, ms: "second").result(5)
+    engine.stop()
+
+
+def test_versions_swapped_under_load_lose_no_request_and_mix_in_none(ledger):
+    engine = Engine(ledger, capacity=10_000)
+    live = [Parrot(0.1, 0.0002)]
+    outcomes, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            outcomes.append(engine.submit(live[0], texts(12), shares).result(10))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for share in (0.2, 0.3, 0.4):
+        time.sleep(0.1)
+        live[0] = Parrot(share, 0.0002)
+    time.sleep(0.1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    engine.stop()
+    assert all(len(outcome) == 12 and len(set(outcome)) == 1 for outcome in outcomes)
+    assert {outcome[0] for outcome in outcomes} == {0.1, 0.2, 0.3, 0.4}
+
+
+def test_stopping_answers_what_was_accepted_and_accepts_no_more():
+    engine = Engine(lambda drafts: drafts)
+    futures = [engine.submit(Parrot(seconds=0.005), texts(4), shares) for _ in range(4)]
+    engine.stop()
+    assert [future.result(0) for future in futures] == [[0.5] * 4] * 4
+    with pytest.raises(Overloaded):
+        engine.submit(Parrot(), texts(1), shares)
