@@ -43,7 +43,8 @@ CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 KALIMTAK_TRUSTED_PROXIES = env.words("KALIMTAK_TRUSTED_PROXIES")
 KALIMTAK_CORS_ORIGINS = env.words("KALIMTAK_CORS_ORIGINS")
 KALIMTAK_HTTPS = env.boolean("KALIMTAK_HTTPS")
-KALIMTAK_ANONYMOUS = env.boolean("KALIMTAK_ANONYMOUS")
+# The demo answers visitors who have not signed in.
+KALIMTAK_ANONYMOUS = env.boolean("KALIMTAK_ANONYMOUS", (KALIMTAK_VAR / "demo.json").is_file())
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
@@ -122,6 +123,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["ENGINE"] = "kalimtak.core.sqlite"
     DATABASES["default"]["OPTIONS"] = {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": pragmas()}
     DATABASES["default"]["CONN_MAX_AGE"] = None
+    DATABASES["default"]["TEST"] = {"NAME": KALIMTAK_VAR / "test.sqlite3"}  # a file: threads and processes share it
 else:
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 20, "timeout": 5}
     DATABASES["default"]["CONN_MAX_AGE"] = 0
@@ -195,7 +197,6 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["kalimtak.core.auth.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["kalimtak.core.api.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "kalimtak.core.api.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",

@@ -1,7 +1,5 @@
 """Tables of what can answer: classifiers, their versions, the figures of each, and who answered when."""
 
-from typing import Any
-
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
@@ -21,7 +19,7 @@ class Classifier(models.Model):
     name = models.CharField(_("name"), max_length=120)
     description = models.CharField(_("description"), max_length=300, blank=True)
     family = models.CharField(_("type"), max_length=20, help_text=_("classic or encoder"))
-    labels = models.JSONField(_("labels"), default=list, blank=True, help_text=_("in order; empty: taken from the data"))
+    labels = models.JSONField(_("labels"), default=list, blank=True, help_text=_("in order; empty: from the data"))
     input_fields = models.JSONField(_("input fields"), default=list, help_text=_('["text"] or two names'))
     label_field = models.CharField(_("label field"), max_length=60, default="label")
     label_config = models.JSONField(_("label configuration"), default=dict, blank=True)
@@ -117,7 +115,7 @@ class Evaluation(models.Model):
     version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="evaluations", verbose_name=_("version"))
     data_digest = models.CharField(_("data digest"), max_length=64)
     rows = models.PositiveIntegerField(_("rows"), default=0)
-    scores = models.JSONField(_("scores"), default=dict, help_text=_("as registry.metrics.Scores.to_dict() writes them"))
+    scores = models.JSONField(_("scores"), default=dict, help_text=_("as Scores.to_dict() writes them"))
     slices = models.JSONField(_("slices"), default=dict, blank=True)
     baseline = models.ForeignKey(
         ModelVersion, models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("baseline version")
@@ -137,7 +135,7 @@ class Evaluation(models.Model):
 
     @property
     def macro_f1(self) -> float | None:
-        value: Any = self.scores.get("macro_f1")
+        value: float | None = self.scores.get("macro_f1")
         return value
 
 

@@ -20,5 +20,10 @@ os.environ.update(
     REDIS_URL=os.environ.get("KALIMTAK_TEST_REDIS_URL", ""),
     DEBUG="0",
 )
+os.environ["DJANGO_SETTINGS_MODULE"] = "kalimtak.settings"
 for name in ("KALIMTAK_ANONYMOUS", "KALIMTAK_DATASET_HOSTS", "KALIMTAK_TRUSTED_PROXIES", "KALIMTAK_CORS_ORIGINS"):
     os.environ.pop(name, None)
+
+from django.conf import settings  # noqa: E402  (only now does the environment say what the tests need)
+
+assert settings.SECRET_KEY  # reads the settings, so that pytest-django sets Django up

@@ -1,4 +1,4 @@
-"""The base of every API view: strict JSON in, one error shape out; authentication, scope and rate limit in one place."""
+"""The base of every API view: strict JSON in, one error shape out; key, scope and rate limit in one place."""
 
 import json
 import logging
@@ -24,28 +24,6 @@ from .ratelimit import address_group, limit
 __all__ = ["ApiView", "ErrorSerializer", "StrictCharField", "StrictJSONParser", "api_path", "exception_handler"]
 
 logger = logging.getLogger(__name__)
-
-
-class ApiView(APIView):
-    """Base of the API's views. `required_scope` names what the caller must hold; None lets everybody in."""
-
-    required_scope: str | None = None
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self.format_kwarg = None
-        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request, force=True)
-        request.version, request.versioning_scheme = None, None
-        self.perform_authentication(request)
-        self.check_rate(request)
-        self.check_permissions(request)
-
-    def check_rate(self, request: Request) -> None:
-        caller = caller_of(request)
-        if caller.kind == "anonymous":
-            value, rate = address_group(caller.address), settings.KALIMTAK_RATELIMIT_ANON
-        else:
-            value, rate = caller.name, caller.rate or settings.KALIMTAK_RATELIMIT_KEY
-        limit(request._request, group=f"api-{caller.kind}", value=value, rate=rate)
 
 
 class StrictJSONParser(JSONParser):
@@ -94,6 +72,30 @@ def _strings(data: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
     elif isinstance(data, list):
         for index, value in enumerate(data):
             yield from _strings(value, (*place, str(index)))
+
+
+class ApiView(APIView):
+    """Base of the API's views. `required_scope` names what the caller must hold; None lets everybody in."""
+
+    # Named here and not in the settings: DRF reads its settings while this module imports `rest_framework.views`.
+    parser_classes = [StrictJSONParser]
+    required_scope: str | None = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self.format_kwarg = None
+        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request, force=True)
+        request.version, request.versioning_scheme = None, None
+        self.perform_authentication(request)
+        self.check_rate(request)
+        self.check_permissions(request)
+
+    def check_rate(self, request: Request) -> None:
+        caller = caller_of(request)
+        if caller.kind == "anonymous":
+            value, rate = address_group(caller.address), settings.KALIMTAK_RATELIMIT_ANON
+        else:
+            value, rate = caller.name, caller.rate or settings.KALIMTAK_RATELIMIT_KEY
+        limit(request._request, group=f"api-{caller.kind}", value=value, rate=rate)
 
 
 class StrictCharField(serializers.CharField):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -18,12 +18,14 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from . import audit
 from .errors import Conflict, InvalidInput
 from .models import ApiKey, Scope
 from .ratelimit import client_address
+
+if TYPE_CHECKING:  # DRF's views import the authentication classes named in the settings, hence this module
+    from rest_framework.views import APIView
 
 CACHE_SECONDS = 5.0  # how long a revoked key may still be honoured by a web process
 CACHE_ENTRIES = 10_000
@@ -56,9 +58,10 @@ class Caller:
 
 def caller_of(request: Request) -> Caller:
     """The caller of an authenticated DRF request, worked out once."""
-    known = getattr(request, "_kalimtak_caller", None)
+    known: Caller | None = getattr(request, "kalimtak_caller", None)
     if known is None:
-        known = request._kalimtak_caller = _caller(request)
+        known = _caller(request)
+        request.kalimtak_caller = known  # type: ignore[attr-defined]
     return known
 
 
@@ -199,7 +202,7 @@ class StaffSessionAuthentication(SessionAuthentication):
 class HasScope(BasePermission):
     """Lets a caller in who holds the view's `required_scope`."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: "APIView") -> bool:
         scope = getattr(view, "required_scope", None)
         caller = caller_of(request)
         if scope is None or scope in caller.scopes:

@@ -362,4 +362,4 @@ def owner_is_dead(owner: str) -> bool:
 def _rings_waiting(cluster: str) -> int:
     from django_q.models import OrmQ
 
-    return OrmQ.objects.filter(key=cluster).count()
+    return int(OrmQ.objects.filter(key=cluster).count())

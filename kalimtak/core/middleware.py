@@ -27,6 +27,7 @@ class ApiMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if not is_api(request):
             return self.get_response(request)
+        request.path_info = request.path_info.rstrip("/")  # a trailing slash makes no difference
         too_large = self.refuse_announced_size(request)
         response = too_large or self.get_response(request)
         self.add_cors(request, response)

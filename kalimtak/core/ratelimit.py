@@ -33,7 +33,7 @@ def client_address(request: HttpRequest) -> str:
     if not trusted or not _is_in(peer, trusted):
         return peer
     for hop in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
-        address = hop.strip()
+        address: str = hop.strip()
         if _parse(address) is None:
             break
         if not _is_in(address, trusted):

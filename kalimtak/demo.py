@@ -1,0 +1,90 @@
+"""The demo: sample data, a trained and deployed version of each demo classifier, demo staff and a demo key."""
+
+import json
+import secrets
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import Group, User
+
+from kalimtak.core import jobs
+from kalimtak.core.auth import key_create
+from kalimtak.core.errors import KalimtakError
+from kalimtak.core.models import ApiKey, Job, Scope
+from kalimtak.installation import write_private
+from registry.models import Classifier
+from registry.services import classifier_get, live_version, version_deploy
+from training.models import Dataset
+from training.samples import CLASSIFIERS, generate
+from training.services import dataset_add, dataset_load, run_start
+
+Report = Callable[[float, str], None]
+ACTOR = "quickstart"
+ROWS = 2_000  # per classifier: enough to be sensible, few enough to train all five within three minutes
+SEED = 7
+STAFF = {"olga": "admin", "rami": "annotator", "tala": "trainer", "dina": "deployer", "vera": "viewer"}
+
+
+def classifier_ready(slug: str, report: Report) -> str:
+    """Give classifier `slug` a live version, trained on the sample set; what was done, in a few words.
+
+    Does nothing where one is live. Raises `KalimtakError` with the run's reason where training failed.
+    """
+    classifier = classifier_get(slug)
+    live = live_version(classifier)
+    if live is not None:
+        return f"{live} is live already"
+    samples_load(classifier, report)
+    run = run_start(classifier, actor=ACTOR)
+    state = jobs.run(run.job_id)
+    run.refresh_from_db()
+    if state != Job.State.SUCCEEDED or run.version is None:
+        raise KalimtakError(f"Training {slug} ended as {run.job.state}: {run.job.error}")
+    version_deploy(run.version, actor=ACTOR, reason="quickstart")
+    return f"{run.version} trained and deployed"
+
+
+def samples_load(classifier: Classifier, report: Report) -> Dataset:
+    """Load the classifier's sample set, once: the same rows again change nothing."""
+    known = Dataset.objects.filter(
+        classifier=classifier, origin=Dataset.Origin.SAMPLE, state=Dataset.State.READY
+    ).first()
+    if known is not None:
+        return known
+    names = [*CLASSIFIERS[classifier.slug].input_fields, classifier.label_field]
+    rows = [
+        json.dumps(dict(zip(names, (*sample.fields, sample.label), strict=True)), ensure_ascii=False)
+        for sample in generate(classifier.slug, ROWS, seed=SEED)
+    ]
+    dataset = dataset_add(
+        classifier,
+        source=BytesIO("\n".join(rows).encode()),
+        name=f"sample-{classifier.slug}.jsonl",
+        options={},
+        actor=ACTOR,
+        origin=Dataset.Origin.SAMPLE,
+    )
+    return dataset_load(dataset, progress=report)
+
+
+def staff_ensure() -> dict[str, Any]:
+    """Demo staff with random passwords and an API key, written to `var/demo.json` (mode 0600); its content."""
+    path = settings.KALIMTAK_VAR / "demo.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    passwords = dict(known.get("staff", {}))
+    for name, role in STAFF.items():
+        user, created = User.objects.get_or_create(username=name, defaults={"is_staff": True})
+        if created or name not in passwords:
+            passwords[name] = secrets.token_urlsafe(12)
+            user.set_password(passwords[name])
+            user.is_superuser = role == "admin"
+            user.save()
+        user.groups.set(Group.objects.filter(name=role))
+    api_key = known.get("api_key", "")
+    if not ApiKey.objects.filter(prefix=api_key.partition(".")[0], revoked_at=None).exists():
+        _, api_key = key_create("demo", Scope.values, actor=ACTOR)
+    content = {"admin": {"username": "olga", "password": passwords["olga"]}, "staff": passwords, "api_key": api_key}
+    write_private(path, json.dumps(content, indent=2) + "\n")
+    return content

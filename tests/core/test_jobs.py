@@ -1,0 +1,223 @@
+"""The ledger: claimed once, effective once, taken back from the dead."""
+
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from kalimtak.core import jobs
+from kalimtak.core.errors import Conflict, InvalidInput
+from kalimtak.core.models import AuditEvent, Job
+
+SEEN: list[str] = []
+
+
+def succeed(context):
+    SEEN.append(str(context.job.pk))
+    context.progress(0.5, "half way")
+    with context.effect():
+        pass
+    return {"answer": 42}
+
+
+def refuse(context):
+    raise InvalidInput("The file is empty.")
+
+
+def break_down(context):
+    raise RuntimeError("a fault of ours")
+
+
+def be_overtaken(context):
+    Job.objects.filter(pk=context.job.pk).update(token=context.token + 1)
+    with context.effect():
+        SEEN.append("committed by a zombie")
+
+
+def be_cancelled(context):
+    jobs.cancel(context.job, actor="olga")
+    context.progress(0.1)
+    SEEN.append("went on after cancel")
+
+
+def be_interrupted(context):
+    raise jobs.JobInterrupted
+
+
+HANDLERS = (succeed, refuse, break_down, be_overtaken, be_cancelled, be_interrupted)
+
+
+@pytest.fixture(autouse=True)
+def kinds(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "job_handlers_of_this_test", sys.modules[__name__])
+    kinds = {f.__name__: (f"job_handlers_of_this_test.{f.__name__}", "default", False) for f in HANDLERS}
+    settings.KALIMTAK_JOBS = {**kinds, "train": ("job_handlers_of_this_test.succeed", "training", True)}
+    SEEN.clear()
+
+
+def waiting_rings():
+    from django_q.models import OrmQ
+
+    return OrmQ.objects.count()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_is_rung_for_only_after_its_cause_is_committed():
+    with transaction.atomic():
+        jobs.enqueue("succeed", {})
+        assert waiting_rings() == 0
+    assert waiting_rings() == 1
+    with pytest.raises(RuntimeError), transaction.atomic():
+        jobs.enqueue("succeed", {})
+        raise RuntimeError
+    assert Job.objects.count() == 1
+    assert waiting_rings() == 1
+
+
+@pytest.mark.django_db
+def test_the_same_key_never_makes_a_second_job():
+    first = jobs.enqueue("succeed", {"a": 1}, key="weekly:2026-11-21")
+    assert jobs.enqueue("succeed", {"a": 2}, key="weekly:2026-11-21").pk == first.pk
+    assert Job.objects.get().params == {"a": 1}
+
+
+@pytest.mark.django_db
+def test_a_job_delivered_twice_runs_once():
+    job = jobs.enqueue("succeed", {})
+    assert jobs.run(job.pk) == "succeeded"
+    assert jobs.run(job.pk) == ""
+    job.refresh_from_db()
+    assert SEEN == [str(job.pk)]
+    assert (job.result, job.progress, job.attempt, job.token, job.slot) == ({"answer": 42}, 1.0, 1, 1, "")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_workers_one_claims():
+    job = jobs.enqueue("succeed", {})
+    won = []
+
+    def race():
+        won.append(jobs.claim(job.pk) is not None)
+        connection.close()
+
+    threads = [threading.Thread(target=race) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+    assert Job.objects.get().attempt == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("kind", "state", "error"),
+    [
+        ("refuse", "failed", "The file is empty."),
+        ("break_down", "failed", "RuntimeError: a fault of ours"),
+        ("be_cancelled", "cancelled", "Cancelled."),
+    ],
+)
+def test_a_job_ends_with_its_reason(kind, state, error):
+    job = jobs.enqueue(kind, {})
+    assert jobs.run(job.pk) == state
+    job.refresh_from_db()
+    assert (job.state, job.error) == (state, error)
+    assert job.finished_at is not None
+    assert SEEN == []
+
+
+@pytest.mark.django_db
+def test_a_zombie_commits_nothing():
+    job = jobs.enqueue("be_overtaken", {})
+    assert jobs.run(job.pk) == ""
+    assert SEEN == []
+    assert Job.objects.get().state == Job.State.RUNNING  # it belongs to the newer token
+
+
+@pytest.mark.django_db
+def test_an_interrupted_attempt_does_not_count():
+    job = jobs.enqueue("be_interrupted", {})
+    assert jobs.run(job.pk) == "queued"
+    job.refresh_from_db()
+    assert (job.state, job.attempt, job.lease_until) == ("queued", 0, None)
+
+
+@pytest.mark.django_db
+def test_one_training_at_a_time_on_a_device():
+    first, second = jobs.enqueue("train", {}), jobs.enqueue("train", {})
+    held = jobs.claim(first.pk)
+    assert jobs.claim(second.pk) is None
+    assert jobs._finish(jobs.JobContext(held, jobs.LEASE), jobs._Outcome("succeeded")) == "succeeded"
+    assert jobs.claim(second.pk) is not None
+
+
+@pytest.mark.django_db
+def test_a_waiting_job_is_cancelled_at_once_and_the_act_is_audited():
+    job = jobs.cancel(jobs.enqueue("succeed", {}), actor="olga")
+    assert job.state == Job.State.CANCELLED
+    assert jobs.run(job.pk) == ""
+    assert AuditEvent.objects.get().action == "job.cancel"
+    with pytest.raises(Conflict):
+        jobs.cancel(job, actor="olga")
+
+
+@pytest.mark.django_db
+class TestReaper:
+    def test_takes_back_what_outlived_its_lease(self):
+        job = jobs.enqueue("succeed", {})
+        jobs.claim(job.pk)
+        assert jobs.reap() == 0
+        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert jobs.reap() == 1
+        assert jobs.run(job.pk) == "succeeded"
+        job.refresh_from_db()
+        assert job.attempt == 2
+
+    def test_takes_back_at_once_from_a_process_that_died(self):
+        job = jobs.enqueue("succeed", {})
+        child = subprocess.Popen([sys.executable, "-c", "pass"])
+        child.wait()
+        jobs.claim(job.pk)
+        Job.objects.update(owner=f"{jobs.settings.KALIMTAK_HOST}:{child.pid}:1")
+        assert jobs.reap() == 1
+
+    def test_leaves_a_living_owner_alone(self):
+        assert jobs.owner_is_dead(jobs.this_process()) is False
+        assert jobs.owner_is_dead(f"another-host:{os.getpid()}:1") is False
+
+    def test_quarantines_a_job_that_kills_its_process_every_time(self):
+        job = jobs.enqueue("succeed", {}, max_attempts=2)
+        for _ in range(2):
+            jobs.claim(job.pk)
+            Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+            jobs.reap()
+        job.refresh_from_db()
+        assert job.state == Job.State.QUARANTINED
+        assert "died 2 times" in job.error
+        assert jobs.run(job.pk) == ""
+
+    def test_never_touches_kinds_it_does_not_know(self):
+        Job.objects.create(kind="of-tomorrow", key="x", state="running", lease_until=timezone.now() - timedelta(days=1))
+        assert jobs.reap() == 0
+
+    def test_rings_again_for_what_waits(self):
+        jobs.enqueue("succeed", {}, ring=False)
+        assert waiting_rings() == 0
+        jobs.reap()
+        assert waiting_rings() == 1
+
+
+@pytest.mark.django_db
+def test_unknown_jobs_are_named_by_the_command(capsys):
+    from django.core.management import CommandError, call_command
+
+    for unknown in ("nonsense", str(uuid.uuid4())):
+        with pytest.raises(CommandError, match="There is no job"):
+            call_command("run_job", unknown)
