@@ -81,11 +81,11 @@ def test_operations_page_tells_what_each_kind_of_job_does() -> None:
     assert set(settings.KALIMTAK_JOBS) <= words_in_code(first_column("operations.md"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
     local = [target for target in targets if not target.startswith(("http://", "https://", "mailto:"))]
-    assert [target for target in local if not (page.parent / target).exists()] == []
+    assert [target for target in local if not (document.parent / target).exists()] == []
 
 
 def test_the_site_lists_every_page() -> None:

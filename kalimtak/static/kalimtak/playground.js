@@ -102,17 +102,22 @@ async function submitting(form, box, work) {
 
 /* Asking ---------------------------------------------------------------------------------------------------------- */
 
+function classifierNamed(slug) {
+  return classifiers.find((each) => each.classifier === slug);
+}
+
 function chosen() {
-  const slug = byId("ask").elements.classifier?.value;
-  return classifiers.find((each) => each.slug === slug);
+  return classifierNamed(byId("ask").elements.classifier.value);
 }
 
 function drawClassifiers() {
-  const tabs = classifiers.map((classifier, index) => {
+  const first = classifiers.find((each) => each.default) ?? classifiers[0];
+  const tabs = classifiers.map((classifier) => {
     const tab = document.createElement("label");
     const radio = document.createElement("input");
     const name = document.createElement("span");
-    Object.assign(radio, { type: "radio", name: "classifier", value: classifier.slug, checked: index === 0 });
+    Object.assign(radio, { type: "radio", name: "classifier", value: classifier.classifier });
+    radio.checked = classifier === first;
     name.textContent = classifier.name;
     name.dir = "auto";
     tab.append(radio, name);
@@ -146,8 +151,8 @@ async function ask(event) {
   const classifier = chosen();
   const fields = Object.fromEntries(classifier.input_fields.map((field) => [field, form.elements[field].value]));
   await submitting(form, byId("ask-error"), async () => {
-    const result = await call("/api/predict", { ...fields, classifier: classifier.slug });
-    const entry = { classifier: classifier.slug, fields, result, given: null };
+    const result = await call("/api/predict", { ...fields, classifier: classifier.classifier });
+    const entry = { classifier: classifier.classifier, fields, result, given: null };
     remember(entry);
     drawAnswer(entry);
   });
@@ -158,7 +163,7 @@ async function ask(event) {
 function drawAnswer(entry) {
   shown = entry;
   const { result } = entry;
-  const classifier = classifiers.find((each) => each.slug === entry.classifier);
+  const classifier = classifierNamed(entry.classifier);
   byId("nothing-yet").hidden = true;
   byId("result").hidden = false;
   byId("asked").textContent = Object.values(entry.fields).join("\n");
