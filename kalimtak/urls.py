@@ -1,8 +1,38 @@
-"""Every address of the installation: the admin, the API (with and without a trailing slash), health, playground."""
+"""Every address of the installation: playground, admin, API, schema, health.
+
+Paths under `/api/` answer with and without a trailing slash: `ApiMiddleware` removes it before they are resolved.
+"""
 
 from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
+from django.views import defaults
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from kalimtak.core import api
+from kalimtak.core.middleware import is_api
+from kalimtak.views import playground
 
 urlpatterns = [
+    path("", playground, name="playground"),
     path("admin/", admin.site.urls),
+    path("", include("inference.urls")),
+    path("", include("training.urls")),
+    path("", include("registry.urls")),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
 ]
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if is_api(request):
+        return api.not_found(request, exception)
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return api.server_error(request) if is_api(request) else defaults.server_error(request)
+
+
+handler404 = not_found
+handler500 = server_error
