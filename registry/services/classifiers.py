@@ -5,7 +5,7 @@ import re
 from kalimtak.core.errors import InvalidInput, NotFound
 from registry.models import Classifier, Deployment, ModelVersion
 
-_REFERENCE = re.compile(r"(?P<slug>[a-z0-9][a-z0-9_-]{0,62})/(?P<number>[1-9]\d{0,8})")
+_REFERENCE = re.compile(r"(?P<slug>[a-z0-9][a-z0-9_-]{0,62})/(?P<number>[1-9][0-9]{0,8})")
 
 
 def classifier_get(slug: str = "") -> Classifier:

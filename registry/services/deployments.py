@@ -200,6 +200,8 @@ def _replace(
             deployment = Deployment.objects.create(
                 classifier=version.classifier, version=version, actor=actor[:150], reason=reason, forced=forced
             )
+            if live is not None:  # no moment between the two: "who answered at that time" has one answer
+                Deployment.objects.filter(pk=live.pk).update(ended_at=deployment.started_at)
             audit.record(
                 actor,
                 action,
