@@ -51,6 +51,7 @@ class Served:
     description: str
     input_fields: tuple[str, ...]
     labels: tuple[str, ...]
+    descriptions: Mapping[str, str]
     label_field: str
     threshold: float
     is_default: bool
@@ -224,6 +225,7 @@ def serve(classifier: Classifier, live: tuple[LiveVersion, ...], old: Served | N
         description=classifier.description,
         input_fields=tuple(classifier.input_fields) or ("text",),
         labels=tuple(labels),
+        descriptions=classifier.label_config.get("descriptions") or {},
         label_field=classifier.label_field,
         threshold=threshold,
         is_default=classifier.is_default,

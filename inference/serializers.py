@@ -70,6 +70,9 @@ class ServedClassifierSerializer(serializers.Serializer[Any]):
     route = serializers.CharField()
     default = serializers.BooleanField()  # type: ignore[assignment]
     labels = serializers.ListField(child=serializers.CharField())
+    descriptions = serializers.DictField(
+        child=serializers.CharField(), help_text="What some labels mean, in one line that may end in an emoji."
+    )
     input_fields = serializers.ListField(child=serializers.CharField())
     label_field = serializers.CharField()
     threshold = serializers.FloatField()

@@ -151,6 +151,7 @@ def description_of(served: Served) -> dict[str, Any]:
         "route": f"/api/classify/{served.slug}",
         "default": served.is_default,
         "labels": list(served.labels),
+        "descriptions": dict(served.descriptions),
         "input_fields": list(served.input_fields),
         "label_field": served.label_field,
         "threshold": served.threshold,
