@@ -27,3 +27,9 @@ for name in ("KALIMTAK_ANONYMOUS", "KALIMTAK_DATASET_HOSTS", "KALIMTAK_TRUSTED_P
 from django.conf import settings  # noqa: E402  (only now does the environment say what the tests need)
 
 assert settings.SECRET_KEY  # reads the settings, so that pytest-django sets Django up
+# Pages are tested without `collectstatic`; the journey against real processes runs it.
+settings.STORAGES = {
+    **settings.STORAGES,
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+Path(settings.STATIC_ROOT).mkdir(exist_ok=True)

@@ -93,7 +93,7 @@ def test_a_job_delivered_twice_runs_once():
     assert jobs.run(job.pk) == "succeeded"
     assert jobs.run(job.pk) == ""
     job.refresh_from_db()
-    assert SEEN == [str(job.pk)]
+    assert [str(job.pk)] == SEEN
     assert (job.result, job.progress, job.attempt, job.token, job.slot) == ({"answer": 42}, 1.0, 1, 1, "")
 
 

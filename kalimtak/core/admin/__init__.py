@@ -6,7 +6,7 @@ that another theme, or Django's own, is a matter of this package.
 
 from kalimtak.core.admin.base import BaseModelAdmin, BaseTabularInline, ReadOnlyModelAdmin
 from kalimtak.core.admin.confirm import ConfirmedAction, Outcome, ReasonForm
-from kalimtak.core.admin.display import actor_of, state_label, when
+from kalimtak.core.admin.display import actor_of, relative, state_label, when
 from kalimtak.core.admin.panels import Panel
 
 __all__ = [
@@ -18,8 +18,9 @@ __all__ = [
     "ReadOnlyModelAdmin",
     "ReasonForm",
     "actor_of",
+    "relative",
     "state_label",
     "when",
 ]
 
-from kalimtak.core.admin import api_keys, audit, jobs  # noqa: E402, F401  (register their pages on the bases above)
+from kalimtak.core.admin import api_keys, audit, jobs  # noqa: F401  (register their pages on the bases above)

@@ -16,6 +16,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from kalimtak.core import auth
 from kalimtak.core.admin.base import ReadOnlyModelAdmin
 from kalimtak.core.admin.confirm import ConfirmedAction, Outcome, error_lines
 from kalimtak.core.admin.display import actor_of, state_label, when
@@ -72,8 +73,6 @@ class RevokeKey(ConfirmedAction):
         return [(_("Key"), obj), (_("Last used"), when(obj.last_used_at))]
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
-        from kalimtak.core import auth
-
         auth.key_revoke(obj, actor=actor_of(request))
         return Outcome(str(_("The key was revoked.")))
 
@@ -103,8 +102,6 @@ class ApiKeyAdmin(ReadOnlyModelAdmin):
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> HttpResponse:
         """Make the key and answer with the only page that ever shows it."""
-        from kalimtak.core import auth
-
         scopes = data.pop("scopes")
         key, plain = auth.key_create(data.pop("name"), scopes, actor=actor_of(request), user=request.user, **data)
         response = self.page(request, "admin/core/apikey/created.html", {"title": key, "key": key, "plain": plain})

@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from kalimtak.core import jobs
 from kalimtak.core.admin.base import ReadOnlyModelAdmin
 from kalimtak.core.admin.confirm import ConfirmedAction, Outcome
 from kalimtak.core.admin.display import actor_of, duration, state_label, when
@@ -41,6 +42,20 @@ class ProgressPanel(Panel):
         }
 
 
+class ResultPanel(Panel):
+    """What a finished job reported, a line per entry."""
+
+    name = "result"
+    title = _("Result")
+    template = "admin/kalimtak/result.html"
+
+    def is_shown(self, request: HttpRequest, obj: Any) -> bool:
+        return bool(obj.result)
+
+    def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        return {"rows": [(name.replace("_", " "), value) for name, value in obj.result.items()]}
+
+
 def remaining(job: Job) -> str:
     """The time left if the rest goes as fast as what is done; empty before a twentieth is done."""
     if job.state != Job.State.RUNNING or job.started_at is None or job.progress < 0.05:
@@ -69,8 +84,6 @@ class CancelJob(ConfirmedAction):
         return [(_("Job"), job), (_("State"), job.get_state_display()), (_("Progress"), f"{job.progress:.0%}")]
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
-        from kalimtak.core import jobs
-
         job = jobs.cancel(self.job(obj), actor=actor_of(request))
         if job.is_finished:
             return Outcome(str(_("The job was cancelled.")))
@@ -82,11 +95,11 @@ class JobAdmin(ReadOnlyModelAdmin):
     list_display = ["kind", "state_shown", "progress_shown", "note", "actor", "created", "attempt"]
     list_filter = ["state", "kind"]
     search_fields = ["id", "key"]
-    panels = [ProgressPanel()]
+    panels = [ProgressPanel(), ResultPanel()]
     confirmed_actions = [CancelJob()]
     empty_text = _("Nothing has been asked for yet. Imports, curation and training appear here.")
     fieldsets = [
-        (None, {"fields": ["kind", "actor", "params", "result", "error"]}),
+        (None, {"fields": ["kind", "actor", "params"]}),
         (
             _("Ledger"),
             {
