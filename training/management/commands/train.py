@@ -1,0 +1,187 @@
+"""`manage.py train SLUG`: one training run, here and now or through the queue."""
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db import connection
+
+from kalimtak.core import jobs
+from kalimtak.core.commands import KalimtakCommand, Report
+from kalimtak.core.errors import Conflict, InvalidInput
+from kalimtak.core.models import Job
+from registry import services as registry
+from registry import store
+from registry.models import Classifier
+from registry.recipe import Entry, RecipeError, parse_file
+from training.management.figures import overall_rows, per_label_rows
+from training.models import TrainingRun
+from training.services import run_resume, run_start
+
+ACTOR = "system"
+CANCELLED = 130
+POLL_SECONDS = 0.5
+
+
+class Command(KalimtakCommand):
+    help = "Trains a classifier on its approved examples, shows the figures and says where the model was saved."
+    example = "manage.py train emotion --set training_config.num_epochs=2 --deploy"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("slug", help="the classifier")
+        parser.add_argument("--type", default="", help="classic or encoder, instead of the classifier's own type")
+        parser.add_argument("--config", type=Path, metavar="FILE", help="take type and recipe from this models.yaml")
+        parser.add_argument(
+            "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE",
+            help="change the recipe for this run, such as training_config.num_epochs=2",
+        )  # fmt: skip
+        parser.add_argument("--queue", action="store_true", help="leave the run to a worker and return at once")
+        parser.add_argument(
+            "--resume", action="store_true", help="go on with the last run that failed or was cancelled"
+        )
+        parser.add_argument("--deploy", action="store_true", help="deploy the version if the gate agrees")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["resume"] and (options["type"] or options["config"] or options["overrides"]):
+            raise CommandError(
+                "--resume goes on with the run's own recipe; leave out the options that change it.", returncode=2
+            )
+        run = self._start(registry.classifier_get(options["slug"]), options)
+        if options["queue"]:
+            self._print_queued(run, as_json=options["json"])
+            return
+        with self.progress(f"Training {run.classifier.slug}") as report:
+            job = _run_here(run.job, report)
+        if job.state == Job.State.CANCELLED:
+            raise CommandError("Cancelled. `--resume` goes on from the last checkpoint.", returncode=CANCELLED)
+        if job.state != Job.State.SUCCEEDED:
+            raise CommandError(" ".join(job.error.split()) or f"The run is {job.state}.")
+        run.refresh_from_db()
+        self._print_json(run, job) if options["json"] else self._print_report(run, job)
+
+    def _start(self, classifier: Classifier, options: dict[str, Any]) -> TrainingRun:
+        then = TrainingRun.Then.DEPLOY if options["deploy"] else TrainingRun.Then.NONE
+        if options["resume"]:
+            return run_resume(classifier, actor=ACTOR, then=then if options["deploy"] else "", ring=options["queue"])
+        entry = _entry(options["config"], classifier.slug) if options["config"] else None
+        return run_start(
+            classifier,
+            actor=ACTOR,
+            overrides=options["overrides"],
+            family=options["type"] or (entry.type if entry else ""),
+            recipe=entry.recipe if entry else None,
+            then=then,
+            ring=options["queue"],
+        )
+
+    def _print_queued(self, run: TrainingRun, *, as_json: bool) -> None:
+        job = str(run.job_id)
+        self.stdout.write(json.dumps({"job": job, "run": run.pk}) if as_json else f"Queued as job {job}.")
+
+    def _print_json(self, run: TrainingRun, job: Job) -> None:
+        assert run.version is not None
+        evaluation = registry.version_judge(run.version)
+        folder = store.version_folder(run.classifier.slug, run.version.number)
+        outcome = {"job": str(job.pk), "run": run.pk, "state": job.state, **(job.result or {})}
+        self.stdout.write(json.dumps(outcome | {"scores": evaluation.scores, "folder": str(folder)}, indent=2))
+
+    def _print_report(self, run: TrainingRun, job: Job) -> None:
+        assert run.version is not None
+        result = job.result or {}
+        scores = registry.version_judge(run.version).scores
+        if evaluations := [point for point in run.history if "eval_macro_f1" in point]:
+            columns = ("epoch", "eval_loss", "eval_accuracy", "eval_macro_f1")
+            rows = [[_figure(point.get(name)) for name in columns] for point in evaluations]
+            self.table("Validation", ("Epoch", "Loss", "Accuracy", "Macro-F1"), rows)
+        self.table(f"{run.version.ref} on {scores['n']} held-out texts", ("Figure", "Value"), overall_rows(scores))
+        self.table("Per label", ("Label", "Precision", "Recall", "F1", "Texts"), per_label_rows(scores))
+        for line in (*result.get("notes", ()), f"Gate: {result['verdict']}. {' '.join(result['reasons'])}"):
+            self.stdout.write(line)
+        if run.then == TrainingRun.Then.DEPLOY:
+            self.stdout.write("Deployed to production." if result["deployed"] else result["deployment"])
+        self.stdout.write(f"Saved in {store.version_folder(run.classifier.slug, run.version.number)}")
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) else ""
+
+
+def _entry(path: Path, slug: str) -> Entry:
+    """The entry for `slug` in a models.yaml. Raises `InvalidInput`."""
+    try:
+        entries = parse_file(path.read_text(encoding="utf-8"), where=path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    except RecipeError as error:
+        raise InvalidInput(str(error)) from error
+    for entry in entries:
+        if entry.route == slug:
+            return entry
+    listed = ", ".join(entry.route for entry in entries) or "nothing"
+    raise InvalidInput(f"{path} has no entry for {slug}; it describes {listed}.")
+
+
+def _run_here(job: Job, report: Report) -> Job:
+    """Be the supervisor of `job` until it is finished; Ctrl-C cancels it, TERM gives it back to the queue."""
+    interrupted, terminated = threading.Event(), threading.Event()
+    context: list[jobs.JobContext] = []
+
+    def on_interrupt(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
+
+    def on_terminate(*_: object) -> None:
+        terminated.set()
+        for each in context:
+            each.stop_asked.set()
+
+    before = signal.signal(signal.SIGINT, on_interrupt), signal.signal(signal.SIGTERM, on_terminate)
+    watcher = _Watcher(job, report, interrupted)
+    watcher.start()
+    try:
+        while not job.is_finished:
+            jobs.run(job.pk, on_claim=context.append)
+            job.refresh_from_db()
+            if terminated.is_set():
+                raise CommandError("Stopped. The run waits in the queue for a worker.")
+            if not job.is_finished:  # another run has the device, or a worker was quicker
+                time.sleep(POLL_SECONDS)
+    finally:
+        watcher.finish()
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    return job
+
+
+class _Watcher(threading.Thread):
+    """Shows how far the job is, and passes Ctrl-C on to it outside of the signal handler."""
+
+    def __init__(self, job: Job, report: Report, interrupted: threading.Event) -> None:
+        super().__init__(name="watcher", daemon=True)
+        self._job, self._report, self._interrupted = job, report, interrupted
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        is_cancelling = False
+        while not self._done.wait(POLL_SECONDS):
+            seen = Job.objects.get(pk=self._job.pk)
+            self._report(seen.progress, seen.note or "waits for the device")
+            if self._interrupted.is_set() and not is_cancelling:
+                is_cancelling = True
+                self._cancel(seen)
+        connection.close()
+
+    def _cancel(self, job: Job) -> None:
+        try:
+            jobs.cancel(job, actor=ACTOR)
+        except Conflict:  # it finished just now
+            return
+
+    def finish(self) -> None:
+        self._done.set()
+        self.join()
