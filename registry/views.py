@@ -48,6 +48,8 @@ def _errors(conflicts: str) -> dict[int, OpenApiResponse]:
         403: "The scope `deploy` is missing, or the permission to force",
         404: "No such classifier or version",
         409: conflicts,
+        413: "The body is too large",
+        415: "The body is not JSON",
         429: "Too many requests; see `Retry-After`",
     }
     return {status: OpenApiResponse(ErrorSerializer, description=text) for status, text in descriptions.items()}

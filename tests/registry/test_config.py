@@ -116,7 +116,7 @@ def test_a_slip_names_file_entry_and_key_and_changes_nothing(sync: Any) -> None:
 
 
 def test_a_value_that_no_column_holds_is_refused_with_the_entry_and_all_before_it(sync: Any) -> None:
-    with pytest.raises(InvalidInput, match="Spam filter.*description"):
+    with pytest.raises(InvalidInput, match=r"Spam filter.*description"):
         sync(TWO.replace("route:", f"description: {'long ' * 80}\n  route:"))
     assert not Classifier.objects.exists()
 

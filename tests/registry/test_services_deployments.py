@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -57,7 +56,7 @@ def test_a_better_version_takes_over_and_history_stays(make_version: MakeVersion
     first = deploy(make_version(80))
     second = deploy(make_version(90))
     first.refresh_from_db()
-    assert first.ended_at is not None and first.ended_at >= second.started_at - timedelta(seconds=1)
+    assert first.ended_at == second.started_at
     assert not first.rolled_back
     assert live_version(emotion) == second.version
     now = timezone.now()
@@ -128,7 +127,7 @@ def test_one_flipped_bit_keeps_a_version_out_and_the_old_one_serving(
     live = deploy(make_version(80)).version
     damaged = make_version(95)
     damage(damaged)
-    with pytest.raises(Conflict, match="model.safetensors was altered") as refused:
+    with pytest.raises(Conflict, match=r"model\.safetensors was altered") as refused:
         deploy(damaged, force=True, may_force=True, reason="please")
     assert code_of(refused) == "corrupt_artefact"
     damaged.refresh_from_db()
