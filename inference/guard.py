@@ -31,8 +31,8 @@ _SUSPICIOUS = re.compile(
     r"|\$\{|\{\{|\{%|<\?php"
     r"|\b(?:drop|truncate)\s{1,3}table\b|\bunion\s{1,3}(?:all\s{1,3})?select\b|'\s{0,3}or\s{0,3}'?1'?\s{0,3}="
     r"|<\|[a-z_]{1,30}\|>|\[(?:CLS|SEP|MASK|PAD|UNK|INST)\]|</?s>"
-    r"|\b(?:ignore|disregard|forget)\s{1,3}(?:(?:all|any|the|your|my|previous|prior|above|earlier)\s{1,3}){1,4}"
-    r"(?:instructions?|rules?|prompts?|directions?)\b"
+    r"|\b(?:ignore|disregard|forget)\s{1,3}(?:(?:all|any|of|the|these|your|my)\s{1,3}){0,4}"
+    r"(?:(?:previous|prior|above|earlier|preceding|system)\s{1,3}(?:instructions?|rules?|prompts?)|instructions?)\b"
     r"|\bsystem\s{1,3}prompt\b",
     re.IGNORECASE,
 )

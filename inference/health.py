@@ -38,6 +38,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     response["Cache-Control"] = "no-store"
     if problems:
         response["Retry-After"] = "1"
+        response._has_been_logged = True  # type: ignore[attr-defined]  # a probe's 503 is an answer, not a fault
     return response
 
 
