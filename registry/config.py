@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from kalimtak.core import audit
-from kalimtak.core.errors import InvalidInput
+from kalimtak.core.errors import Conflict, InvalidInput
 from registry.models import Classifier
 from registry.recipe import Entry, RecipeError, load_yaml, parse_file
 
@@ -32,17 +32,21 @@ def models_sync(path: Path, *, actor: str, prune: bool = False) -> SyncReport:
 
     What counts as changed is the entry as it is written, so that a release with new defaults touches no row. With
     `prune`, classifiers that are no longer in the file are disabled, else only reported. The first enabled entry
-    becomes the default classifier where no enabled one is. Raises `InvalidInput` naming file, entry and key.
+    becomes the default classifier where no enabled one is. Raises `InvalidInput` naming file, entry and key, and
+    `Conflict` where another sync wrote the same rows meanwhile.
     """
     entries = _read(path)
     outcome: dict[str, list[str]] = {"created": [], "updated": [], "unchanged": []}
-    with transaction.atomic():
-        for entry, digest in entries:
-            outcome[_apply(entry, digest, where=path.name, actor=actor)].append(entry.route)
-        gone = _missing([entry.route for entry, _ in entries])
-        if prune:
-            _disable(gone, actor=actor)
-        _choose_default([entry for entry, _ in entries], actor=actor)
+    try:
+        with transaction.atomic():
+            for entry, digest in entries:
+                outcome[_apply(entry, digest, where=path.name, actor=actor)].append(entry.route)
+            gone = _missing([entry.route for entry, _ in entries])
+            if prune:
+                _disable(gone, actor=actor)
+            _choose_default([entry for entry, _ in entries], actor=actor)
+    except IntegrityError as error:  # another machine is being set up at the same time
+        raise Conflict("Another sync of models.yaml is under way; run this one again.", code="sync_race") from error
     slugs = tuple(classifier.slug for classifier in gone)
     return SyncReport(
         **{name: tuple(found) for name, found in outcome.items()},

@@ -1,5 +1,7 @@
 """Registering and verifying: a row and its folder come into being together, and are checked ever after."""
 
+import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
+from kalimtak.core import audit
 from kalimtak.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from kalimtak.core.jobs import JobContext, LeaseLost
 from kalimtak.core.models import AuditEvent, Job
@@ -63,25 +66,47 @@ def test_numbers_go_up_and_parents_are_kept(emotion: Classifier, make_staging: C
     assert (second.number, second.parent) == (2, first)
 
 
-def test_a_crash_between_rename_and_commit_costs_a_folder_and_no_number(
-    emotion: Classifier, make_staging: Callable[..., Path], models_store: Path
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("window", ["before the rename", "between rename and commit"])
+def test_a_process_killed_while_registering_costs_a_folder_and_no_number(
+    emotion: Classifier, make_staging: Callable[..., Path], models_store: Path, window: str
 ) -> None:
     @contextmanager
-    def crashing() -> Iterator[None]:
+    def killed() -> Iterator[None]:
         with transaction.atomic():
+            if window == "before the rename":
+                os.kill(os.getpid(), signal.SIGKILL)
             yield
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(KeyboardInterrupt):
-        version_register(emotion, make_staging(), parent=None, actor="tala", effect=crashing)
-    assert store.version_folder("emotion", 1).is_dir()
+    staging = make_staging()
+    in_child_process(lambda: version_register(emotion, staging, parent=None, actor="tala", effect=killed))
+    left_over = window == "between rename and commit"
+    assert store.version_folder("emotion", 1).is_dir() == left_over
     assert not ModelVersion.objects.exists()
     assert not AuditEvent.objects.exists()
 
     version = version_register(emotion, make_staging(), parent=None, actor="tala")
     assert version.number == 1
     assert version.artefact_digest == manifest_digest(folder_of(version))
-    assert len(list((models_store / "_orphans").iterdir())) == 1
+    orphans = models_store / "_orphans"
+    assert (len(list(orphans.iterdir())) if orphans.exists() else 0) == left_over
+    assert audit.verify() == []
+
+
+def in_child_process(act: Callable[[], Any]) -> None:
+    """Run `act` in a fork, which must end by SIGKILL."""
+    connection.close()
+    if connection.vendor == "postgresql":
+        connection.close_pool()
+    child = os.fork()
+    if child == 0:
+        try:
+            act()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def test_an_attempt_that_was_overtaken_registers_nothing(
