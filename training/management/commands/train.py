@@ -85,15 +85,14 @@ class Command(KalimtakCommand):
 
     def _print_json(self, run: TrainingRun, job: Job) -> None:
         assert run.version is not None
-        evaluation = registry.version_judge(run.version)
         folder = store.version_folder(run.classifier.slug, run.version.number)
         outcome = {"job": str(job.pk), "run": run.pk, "state": job.state, **(job.result or {})}
-        self.stdout.write(json.dumps(outcome | {"scores": evaluation.scores, "folder": str(folder)}, indent=2))
+        self.stdout.write(json.dumps(outcome | {"scores": _scores(run), "folder": str(folder)}, indent=2))
 
     def _print_report(self, run: TrainingRun, job: Job) -> None:
         assert run.version is not None
         result = job.result or {}
-        scores = registry.version_judge(run.version).scores
+        scores = _scores(run)
         if evaluations := [point for point in run.history if "eval_macro_f1" in point]:
             columns = ("epoch", "eval_loss", "eval_accuracy", "eval_macro_f1")
             rows = [[_figure(point.get(name)) for name in columns] for point in evaluations]
@@ -105,6 +104,13 @@ class Command(KalimtakCommand):
         if run.then == TrainingRun.Then.DEPLOY:
             self.stdout.write("Deployed to production." if result["deployed"] else result["deployment"])
         self.stdout.write(f"Saved in {store.version_folder(run.classifier.slug, run.version.number)}")
+
+
+def _scores(run: TrainingRun) -> dict[str, Any]:
+    """The figures of the run's version on its golden set."""
+    assert run.version is not None
+    scores: dict[str, Any] = run.version.evaluations.filter(data_digest=run.snapshot.golden_digest)[0].scores
+    return scores
 
 
 def _figure(value: Any) -> str:
