@@ -155,6 +155,8 @@ async function ask(event) {
     const entry = { classifier: classifier.classifier, fields, result, given: null };
     remember(entry);
     drawAnswer(entry);
+    announce(entry.result);
+    byId("answer").scrollIntoView({ block: "nearest" });
   });
 }
 
@@ -178,13 +180,22 @@ function drawAnswer(entry) {
   drawRecent();
 }
 
-function drawUnsure(result) {
-  const box = byId("unsure");
-  box.hidden = !result.abstained;
-  if (!result.abstained) return;
+/** Tell a screen reader the gist; the rest of the answer is there to be explored. */
+function announce(result) {
+  const gist = say("announced", { label: result.label, confidence: percent.format(result.confidence) });
+  byId("announcement").textContent = `${gist} ${doubtsAbout(result)}`;
+}
+
+function doubtsAbout(result) {
+  if (!result.abstained) return "";
   const sentences = [say("unsure", { threshold: percent.format(result.threshold) })];
   if (result.alternatives?.length) sentences.push(say("alternatives", { labels: result.alternatives.join(", ") }));
-  box.textContent = sentences.join(" ");
+  return sentences.join(" ");
+}
+
+function drawUnsure(result) {
+  byId("unsure").hidden = !result.abstained;
+  byId("unsure").textContent = doubtsAbout(result);
 }
 
 function drawFlags(flags) {
