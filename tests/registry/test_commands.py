@@ -60,11 +60,12 @@ def test_list_models_shows_versions_roles_and_figures(make_version: MakeVersion)
     make_version(90)
     make_version(91)
     run("deploy", "emotion/1")
-    header, newest, live, untrained = run("list_models").splitlines()
-    assert header.split("\t")[:5] == ["classifier", "type", "version", "status", "live"]
-    assert newest.split("\t")[:5] == ["emotion (default)", "classic", "emotion/2", "verified", ""]
-    assert live.split("\t")[2:7] == ["emotion/1", "verified", "production 100 %", "0.900", "0.910"]
-    assert untrained.split("\t")[:4] == ["intent", "classic", "–", "no version yet"]
+    header, newest, live, untrained, default = run("list_models").splitlines()
+    assert header.split("\t") == ["model", "type", "status", "live", "macro-F1", "accuracy"]
+    assert newest.split("\t") == ["emotion/2", "classic", "verified", "", "0.900", "0.910"]
+    assert live.split("\t")[:4] == ["emotion/1", "classic", "verified", "production"]
+    assert untrained.split("\t") == ["intent", "classic", "no version", "", "–", "–"]
+    assert default == "Default classifier: emotion"
     (emotion, _intent) = json.loads(run("list_models", "--json"))
     assert emotion["versions"][1]["live"] == {"production": 100}
     assert emotion["labels"] == ["joy", "sadness"]
@@ -73,7 +74,7 @@ def test_list_models_shows_versions_roles_and_figures(make_version: MakeVersion)
 def test_list_models_leaves_disabled_classifiers_to_all(emotion: Classifier) -> None:
     Classifier.objects.update(enabled=False)
     assert "emotion" not in run("list_models")
-    assert "emotion (default) (disabled)" in run("list_models", "--all")
+    assert "emotion\tclassic\tno version\tdisabled" in run("list_models", "--all")
 
 
 def test_deploy_and_rollback_say_what_answers_now(make_version: MakeVersion) -> None:

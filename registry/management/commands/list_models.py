@@ -9,7 +9,7 @@ from django.core.management.base import CommandParser
 from kalimtak.core.commands import KalimtakCommand
 from registry.models import Classifier, Deployment, ModelVersion
 
-COLUMNS = ("classifier", "type", "version", "status", "live", "macro-F1", "accuracy", "labels", "created")
+COLUMNS = ("model", "type", "status", "live", "macro-F1", "accuracy")
 
 
 class Command(KalimtakCommand):
@@ -29,6 +29,8 @@ class Command(KalimtakCommand):
             self.stdout.write("No classifier yet; `manage.py sync_models` reads models.yaml.")
         else:
             self.table("Models", COLUMNS, [row for classifier in found for row in _rows(classifier)])
+            default = next((classifier["classifier"] for classifier in found if classifier["default"]), "none")
+            self.stdout.write(f"Default classifier: {default}")
 
 
 def _described(classifier: Classifier, *, everything: bool) -> dict[str, Any]:
@@ -64,13 +66,16 @@ def _described(classifier: Classifier, *, everything: bool) -> dict[str, Any]:
 
 def _rows(classifier: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """Lines of the table: one per version, or one that says there is none."""
-    name = classifier["classifier"] + (" (default)" if classifier["default"] else "")
-    name += "" if classifier["enabled"] else " (disabled)"
     if not classifier["versions"]:
-        yield name, classifier["type"], "–", "no version yet", "", "", "", str(len(classifier["labels"])), ""
+        yield classifier["classifier"], classifier["type"], "no version", _live(classifier, {}), "–", "–"
     for version in classifier["versions"]:
-        live = ", ".join(f"{role} {share} %" for role, share in version["live"].items())
-        figures = (version["metrics"]["macro_f1"], version["metrics"]["accuracy"])
-        macro_f1, accuracy = ("–" if figure is None else f"{figure:.3f}" for figure in figures)
-        labels, created = str(version["labels"]), version["created"]
-        yield name, version["type"], version["version"], version["status"], live, macro_f1, accuracy, labels, created
+        live = _live(classifier, version["live"])
+        figures = ("–" if figure is None else f"{figure:.3f}" for figure in version["metrics"].values())
+        yield version["version"], version["type"], version["status"], live, *figures
+
+
+def _live(classifier: dict[str, Any], roles: dict[str, int]) -> str:
+    """Such as `production`, or `canary 5 %`."""
+    if not classifier["enabled"]:
+        return "disabled"
+    return ", ".join(role if share == 100 else f"{role} {share} %" for role, share in roles.items())
