@@ -4,6 +4,9 @@ from typing import Any
 
 from django.contrib.admin.apps import AdminConfig
 from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+from django.utils.translation import gettext_lazy as _
 from unfold.sites import UnfoldAdminSite
 
 
@@ -14,16 +17,76 @@ class KalimtakAdminConfig(AdminConfig):
 class KalimtakAdminSite(UnfoldAdminSite):
     """unfold's site under our name."""
 
+    index_title = _("Overview")
+
+
+# The sidebar follows the loop: (group, (title, icon, page, permission) of each entry).
+NAVIGATION = (
+    (
+        _("Serve"),
+        (
+            (_("Classifiers"), "category", "registry_classifier", "registry.view_classifier"),
+            (_("Model versions"), "deployed_code", "registry_modelversion", "registry.view_modelversion"),
+            (_("Deployments"), "rocket_launch", "registry_deployment", "registry.view_deployment"),
+        ),
+    ),
+    (
+        _("Judge"),
+        (
+            (_("Interactions"), "forum", "interactions_userinteraction", "interactions.view_userinteraction"),
+            (_("Feedback"), "thumbs_up_down", "interactions_feedback", "interactions.view_feedback"),
+            (_("Training items"), "fact_check", "training_trainingdataitem", "training.view_trainingdataitem"),
+        ),
+    ),
+    (
+        _("Learn"),
+        (
+            (_("Data sets"), "database", "training_dataset", "training.view_dataset"),
+            (_("Snapshots"), "photo_camera", "training_datasetsnapshot", "training.view_datasetsnapshot"),
+            (_("Training runs"), "model_training", "training_trainingrun", "training.view_trainingrun"),
+            (_("Evaluations"), "monitoring", "registry_evaluation", "registry.view_evaluation"),
+        ),
+    ),
+    (
+        _("Operate"),
+        (
+            (_("Jobs"), "work_history", "core_job", "core.view_job"),
+            (_("Schedules"), "schedule", "django_q_schedule", "django_q.view_schedule"),
+            (_("API keys"), "key", "core_apikey", "core.view_apikey"),
+            (_("Audit events"), "history_edu", "core_auditevent", "core.view_auditevent"),
+            (_("Users"), "person", "auth_user", "auth.view_user"),
+            (_("Roles"), "group", "auth_group", "auth.view_group"),
+        ),
+    ),
+)
+
 
 def stylesheet(request: HttpRequest) -> str:
-    from django.templatetags.static import static
-
     return static("kalimtak/admin.css")
 
 
+def script(request: HttpRequest) -> str:
+    return static("kalimtak/admin.js")
+
+
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    return []
+    """The sidebar: only what this user may see, and no group without an entry."""
+    may = request.user.has_perm
+    overview = {"title": _("Overview"), "icon": "all_inclusive", "link": reverse_lazy("admin:index")}
+    groups: list[dict[str, Any]] = [{"items": [overview]}]
+    for title, entries in NAVIGATION:
+        items = [
+            {"title": name, "icon": icon, "link": reverse_lazy(f"admin:{page}_changelist")}
+            for name, icon, page, permission in entries
+            if may(permission)
+        ]
+        if items:
+            groups.append({"title": title, "separator": True, "items": items})
+    return groups
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    return context
+    """What the first page shows; see `kalimtak.dashboard`."""
+    from kalimtak.dashboard import overview  # the site is imported before the tables exist
+
+    return context | overview(request)

@@ -1,0 +1,67 @@
+"""Line charts as plain SVG coordinates: they need no script, print well and follow the page's colours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640, 220
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 28
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: where (SVG units) and what it says."""
+
+    at: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name, the `points` of its polyline, its last value, and its number for the colour."""
+
+    name: str
+    points: str
+    dots: tuple[tuple[str, str, str], ...]
+    last: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything a template draws; coordinates are strings, so that no locale puts a comma into them."""
+
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    bottom: int = HEIGHT - BOTTOM
+
+
+def line_chart(curves: Mapping[str, Points]) -> Chart | None:
+    """Curves over one x axis and one y axis that begins at 0; None without a single point."""
+    drawn = {name: sorted(points) for name, points in curves.items() if points}
+    if not drawn:
+        return None
+    xs = [x for points in drawn.values() for x, _ in points]
+    top = max(max(y for points in drawn.values() for _, y in points), 1e-9)
+    low, high = min(xs), max(xs)
+    span = (high - low) or 1.0
+
+    def place(x: float, y: float) -> tuple[str, str]:
+        across = LEFT + (x - low) / span * (WIDTH - LEFT - RIGHT)
+        up = HEIGHT - BOTTOM - max(y, 0.0) / top * (HEIGHT - TOP - BOTTOM)
+        return f"{across:.1f}", f"{up:.1f}"
+
+    lines = []
+    for number, (name, points) in enumerate(drawn.items()):
+        places = [place(x, y) for x, y in points]
+        dots = tuple((*at, f"{y:.4g}") for at, (_, y) in zip(places, points, strict=True)) if len(points) <= 60 else ()
+        lines.append(Line(name, " ".join(",".join(at) for at in places), dots, f"{points[-1][1]:.3f}", number))
+    x_ticks = tuple(Tick(place(x, 0)[0], f"{x:.3g}") for x in sorted({low, (low + high) / 2, high}))
+    y_ticks = tuple(Tick(place(low, y)[1], f"{y:.3g}") for y in (0.0, top / 2, top))
+    return Chart(tuple(lines), x_ticks, y_ticks)

@@ -1,0 +1,137 @@
+"""The review desk: one item after the other, judged by a button or a key."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+
+from interactions.admin import score_rows
+from kalimtak.core.errors import KalimtakError
+from training import services
+from training.models import Review, TrainingDataItem
+
+REVIEW = "training.review_trainingdataitem"
+WAITING = TrainingDataItem.Status.REVIEW
+KEYS = 9  # labels that a digit chooses
+
+
+def why(item: TrainingDataItem) -> str:
+    """Why the item is where it is, in a sentence; where no reason was noted, where it came from."""
+    return item.reason or str(item.get_origin_display())
+
+
+def label_choices(item: TrainingDataItem) -> list[dict[str, Any]]:
+    """The classifier's labels with their descriptions, and the digit that chooses each of the first nine."""
+    described = item.classifier.get_label_config().descriptions
+    return [
+        {
+            "label": label,
+            "description": described.get(label, ""),
+            "key": str(number) if number <= KEYS else "",
+            "current": label == item.label,
+        }
+        for number, label in enumerate(item.classifier.labels, start=1)
+    ]
+
+
+class ReviewDesk:
+    """Adds `review/` (the first item that waits), `<pk>/review/` (one item) and `<pk>/verdict/` (POST only)."""
+
+    admin_site: Any
+    opts: Any
+    media: Any
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        stem = "training_trainingdataitem"
+        return [
+            path("review/", view(self.desk_view), name=f"{stem}_desk"),
+            path("<int:item_id>/review/", view(self.review_view), name=f"{stem}_review"),
+            path("<int:item_id>/verdict/", view(self.verdict_view), name=f"{stem}_verdict"),
+            *super().get_urls(),  # type: ignore[misc]
+        ]
+
+    def has_review_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(REVIEW)
+
+    def require_reviewer(self, request: HttpRequest) -> None:
+        if not self.has_review_permission(request):
+            raise PermissionDenied
+
+    def desk_view(self, request: HttpRequest) -> HttpResponse:
+        self.require_reviewer(request)
+        classifier = request.GET.get("classifier", "")
+        waiting = TrainingDataItem.objects.filter(status=WAITING)
+        if classifier:
+            waiting = waiting.filter(classifier__slug=classifier)
+        first = waiting.order_by("pk").first()
+        if first is None:
+            messages.info(request, _("Nothing waits for review."))
+            return self.redirect_to_list()
+        return self.redirect_to_review(first.pk)
+
+    def review_view(self, request: HttpRequest, item_id: int) -> HttpResponse:
+        self.require_reviewer(request)
+        item: Any = self.visible_object(request, str(item_id))  # type: ignore[attr-defined]
+        waiting = TrainingDataItem.objects.filter(classifier=item.classifier, status=WAITING)
+        following = next_item(item)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Review"),
+            "opts": self.opts,
+            "media": self.media,
+            "item": item,
+            "why": why(item),
+            "interaction": item.interaction,
+            "scores": score_rows(item.interaction.scores) if item.interaction else [],
+            "labels": label_choices(item),
+            "reviews": item.reviews.select_related("reviewer"),
+            "rivals": rivals(item),
+            "left": waiting.count(),
+            "next_url": reverse("admin:training_trainingdataitem_review", args=[following.pk]) if following else "",
+        }
+        return TemplateResponse(request, "admin/training/review.html", context)
+
+    def verdict_view(self, request: HttpRequest, item_id: int) -> HttpResponse:
+        self.require_reviewer(request)
+        if request.method != "POST":
+            return self.post_only()
+        item: Any = self.visible_object(request, str(item_id))  # type: ignore[attr-defined]
+        following = next_item(item)
+        verdict, label = request.POST.get("verdict", ""), request.POST.get("label", "")
+        if verdict == Review.Verdict.RELABEL and label == item.label:
+            verdict, label = Review.Verdict.APPROVE, ""
+        try:
+            services.item_review(item, reviewer=request.user, verdict=verdict, label=label)
+        except KalimtakError as error:
+            messages.error(request, error.message)
+            return self.redirect_to_review(item.pk)
+        if following is None:
+            messages.success(request, _("That was the last one that waited."))
+            return self.redirect_to_list()
+        return self.redirect_to_review(following.pk)
+
+    def post_only(self) -> HttpResponse:
+        return HttpResponseNotAllowed(["POST"])
+
+    def redirect_to_review(self, item_id: int) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:training_trainingdataitem_review", args=[item_id]))
+
+    def redirect_to_list(self) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:training_trainingdataitem_changelist"))
+
+
+def next_item(item: TrainingDataItem) -> TrainingDataItem | None:
+    """The item of the same classifier that waits after this one; behind the last comes the first."""
+    waiting = TrainingDataItem.objects.filter(classifier=item.classifier, status=WAITING).exclude(pk=item.pk)
+    return waiting.filter(pk__gt=item.pk).order_by("pk").first() or waiting.order_by("pk").first()
+
+
+def rivals(item: TrainingDataItem) -> list[TrainingDataItem]:
+    """Other items with the same text: what else people said it is."""
+    same = TrainingDataItem.objects.filter(classifier=item.classifier, content_hash=item.content_hash)
+    return list(same.exclude(pk=item.pk).order_by("-pk")[:5])

@@ -1,0 +1,202 @@
+"""Training runs: started on a classifier's page, watched live on their own."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, Q
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from kalimtak.core.admin import ConfirmedAction, Outcome, Panel, ReadOnlyModelAdmin, actor_of, state_label, when
+from kalimtak.core.admin.charts import Chart, line_chart
+from kalimtak.core.admin.jobs import CancelJob, ProgressPanel
+from kalimtak.core.models import Job
+from registry.admin import ClassifierAdmin
+from registry.admin.figures import figure
+from training import services
+from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
+
+STATUS = TrainingDataItem.Status
+LOSSES = {
+    "loss": _("training"),
+    "train_loss": _("training"),
+    "eval_loss": _("validation"),
+    "valid_loss": _("validation"),
+}
+SHARES = {"macro_f1": _("macro-F1"), "eval_macro_f1": _("macro-F1"), "accuracy": _("accuracy")}
+
+
+class RunProgressPanel(ProgressPanel):
+    def job(self, obj: Any) -> Job:
+        return obj.job
+
+
+class CurvesPanel(Panel):
+    """Loss and macro-F1 over the epochs, as they are reported."""
+
+    name = "curves"
+    title = _("Curves")
+    template = "admin/training/curves.html"
+
+    def is_live(self, obj: Any) -> bool:
+        return not obj.job.is_finished
+
+    def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        return {"loss": curves(obj.history, LOSSES), "shares": curves(obj.history, SHARES)}
+
+
+def curves(history: list[dict[str, Any]], names: dict[str, Any]) -> Chart | None:
+    """One curve for each of `names` that the history holds, over epochs."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for point in history:
+        for name, title in names.items():
+            if name in point:
+                found.setdefault(str(title), []).append((float(point.get("epoch", 0)), float(point[name])))
+    return line_chart(found)
+
+
+class OutcomePanel(Panel):
+    """The version a run made, and the gate's verdict on it."""
+
+    name = "outcome"
+    title = _("Outcome")
+    template = "admin/training/outcome.html"
+
+    def is_shown(self, request: HttpRequest, obj: Any) -> bool:
+        return obj.version_id is not None
+
+    def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        evaluation = obj.version.evaluations.first()
+        return {
+            "version": obj.version,
+            "macro_f1": figure("macro_f1", obj.version.metrics.get("macro_f1")),
+            "evaluation": evaluation,
+            "verdict": state_label(evaluation.verdict, evaluation.get_verdict_display()) if evaluation else "",
+        }
+
+
+class CancelRun(CancelJob):
+    question = _("Training stops within seconds and keeps its checkpoint. No version is made.")
+
+    def job(self, obj: Any) -> Job:
+        return obj.job
+
+
+class TrainForm(forms.Form):
+    then = forms.ChoiceField(label=_("Afterwards"), choices=TrainingRun.Then.choices, widget=UnfoldAdminSelectWidget())
+
+
+class TrainNow(ConfirmedAction):
+    """Freeze what there is and queue a run over it."""
+
+    name = "train"
+    label = _("Train now")
+    question = _("What is approved now is frozen, and a worker trains a new version from it.")
+    permission = "registry.train_classifier"
+    icon = "model_training"
+    form_class = TrainForm
+
+    def is_offered(self, request: HttpRequest, obj: Any) -> bool:
+        return bool(obj.enabled)
+
+    def facts(self, request: HttpRequest, obj: Any) -> list[tuple[Any, Any]]:
+        counts = item_counts(obj)
+        return [
+            (_("Classifier"), obj),
+            (_("Type"), obj.family),
+            (_("To train and validate on"), counts["trainable"]),
+            (_("Held out"), counts["golden"] or _("reserved from these at the first run")),
+            (_("Approved since the last version"), services.new_items_count(obj)),
+        ]
+
+    def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
+        run = services.run_start(obj, actor=actor_of(request), then=data["then"])
+        url = reverse("admin:training_trainingrun_change", args=[run.pk])
+        return Outcome(str(_("The run waits for a worker.")), url)
+
+
+def item_counts(classifier: Any) -> dict[str, int]:
+    """How many items stand where, in one query."""
+    golden = Q(status=STATUS.APPROVED, split=TrainingDataItem.Split.TEST)
+    learnt = Q(status=STATUS.APPROVED, selected=True) & ~Q(split=TrainingDataItem.Split.TEST)
+    return TrainingDataItem.objects.filter(classifier=classifier).aggregate(
+        candidate=Count("pk", filter=Q(status=STATUS.CANDIDATE)),
+        review=Count("pk", filter=Q(status=STATUS.REVIEW)),
+        trainable=Count("pk", filter=learnt),
+        golden=Count("pk", filter=golden),
+        rejected=Count("pk", filter=Q(status__in=[STATUS.REJECTED, STATUS.QUARANTINED])),
+    )
+
+
+class LearningPanel(Panel):
+    """On the classifier's page: what it could learn from, and its last runs."""
+
+    name = "learning"
+    title = _("What it learns from")
+    template = "admin/training/learning.html"
+    permission = "training.view_trainingrun"
+
+    def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        runs = obj.runs.select_related("job", "version__classifier")[:5]
+        rows = [{"run": run, "state": state_label(run.job.state, run.job.get_state_display())} for run in runs]
+        return {"classifier": obj, "counts": item_counts(obj), "runs": rows}
+
+
+ClassifierAdmin.panels.append(LearningPanel())
+ClassifierAdmin.confirmed_actions.insert(0, TrainNow())
+
+
+@admin.register(TrainingRun)
+class TrainingRunAdmin(ReadOnlyModelAdmin):
+    list_display = ["run_shown", "classifier", "family", "state_shown", "progress_shown", "version", "created"]
+    list_filter = ["classifier", "job__state"]
+    list_select_related = ["classifier", "job", "version__classifier"]
+    panels = [RunProgressPanel(), CurvesPanel(), OutcomePanel()]
+    confirmed_actions = [CancelRun()]
+    empty_text = _("Nothing was trained yet. Open a classifier and press “Train now”.")
+    fields = ["classifier", "family", "snapshot", "then", "job", "created_at", "recipe"]
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).select_related("classifier", "job", "version__classifier", "snapshot")
+
+    @admin.display(description=_("run"), ordering="pk")
+    def run_shown(self, run: TrainingRun) -> str:
+        return f"#{run.pk}"
+
+    @admin.display(description=_("state"), ordering="job__state")
+    def state_shown(self, run: TrainingRun) -> SafeString:
+        return state_label(run.job.state, run.job.get_state_display())
+
+    @admin.display(description=_("progress"))
+    def progress_shown(self, run: TrainingRun) -> str:
+        return f"{run.job.progress:.0%}"
+
+    @admin.display(description=_("created"), ordering="created_at")
+    def created(self, run: TrainingRun) -> Any:
+        return when(run.created_at)
+
+
+@admin.register(DatasetSnapshot)
+class DatasetSnapshotAdmin(ReadOnlyModelAdmin):
+    list_display = ["digest_shown", "classifier", "sizes", "created"]
+    list_filter = ["classifier"]
+    list_select_related = ["classifier"]
+    fields = ["classifier", "digest", "golden_digest", "counts", "replay_share", "created_at"]
+    empty_text = _("Every run freezes what it sees; none has started yet.")
+
+    @admin.display(description=_("digest"))
+    def digest_shown(self, snapshot: DatasetSnapshot) -> str:
+        return snapshot.digest[:12]
+
+    @admin.display(description=_("training · validation · golden"))
+    def sizes(self, snapshot: DatasetSnapshot) -> str:
+        splits = (snapshot.counts.get(split, {}) for split in TrainingDataItem.Split.values)
+        return " · ".join(str(sum(counts.values())) for counts in splits)
+
+    @admin.display(description=_("frozen"), ordering="created_at")
+    def created(self, snapshot: DatasetSnapshot) -> Any:
+        return when(snapshot.created_at)
