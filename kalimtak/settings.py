@@ -58,10 +58,10 @@ X_FRAME_OPTIONS = "DENY"
 # Applications ----------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "kalimtak.admin_site.KalimtakAdminConfig",
-    "unfold.apps.BasicAppConfig",
+    "unfold.apps.BasicAppConfig",  # before the admin, whose templates it replaces
     "unfold.contrib.filters",
     "unfold.contrib.forms",
+    "kalimtak.admin_site.KalimtakAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.humanize",
@@ -243,6 +243,7 @@ UNFOLD = {
     "ENVIRONMENT": None,
     "DASHBOARD_CALLBACK": "kalimtak.admin_site.dashboard",
     "STYLES": ["kalimtak.admin_site.stylesheet"],
+    "SCRIPTS": ["kalimtak.admin_site.script"],
     "SIDEBAR": {"show_search": True, "navigation": "kalimtak.admin_site.navigation"},
 }
 
