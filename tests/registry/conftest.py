@@ -48,6 +48,11 @@ def manifest_of(slug: str = "emotion", **changes: Any) -> Manifest:
 
 
 @pytest.fixture
+def make_manifest() -> Callable[..., Manifest]:
+    return manifest_of
+
+
+@pytest.fixture
 def make_staging(models_store: Path) -> Callable[..., Path]:
     """A sealed artefact in the staging area, as an attempt of a job leaves it."""
 
