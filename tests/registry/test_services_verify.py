@@ -1,4 +1,4 @@
-"""`version_verify` with a model that was really trained: a fresh process reproduces its probes, or says what differs."""
+"""`version_verify` with a really trained model: a fresh process reproduces its probes, or says what differs."""
 
 import json
 import uuid
