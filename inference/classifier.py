@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from inference.live import LiveVersion, load_version, serve
 from inference.parsing import Item, question_of
@@ -19,6 +19,7 @@ CHUNK = 64
 PYTHON = Caller("system", "python")
 
 Text = str | Mapping[str, str]
+Value = TypeVar("Value")
 
 
 class LocalClassifier:
@@ -55,25 +56,24 @@ class LocalClassifier:
 
         Raises `InvalidInput` or `TooLarge` for what the API would refuse.
         """
-        return self._answer([self._item(text)])[0]
+        return self.answer([self.item(text)])[0]
 
     def classify_many(self, texts: Iterable[Text]) -> list[dict[str, Any]]:
         """One result per text, in order. Everything is checked before anything is answered."""
-        items = [self._item(text) for text in texts]
-        return [result for chunk in _chunks(items) for result in self._answer(chunk)]
+        items = [self.item(text) for text in texts]
+        return [result for chunk in chunks(items, CHUNK) for result in self.answer(chunk)]
 
-    def classify_stream(self, texts: Iterable[Text]) -> Iterator[dict[str, Any]]:
-        """Results as they come, for inputs of any number; a refused text ends it with its error."""
-        for chunk in _chunks(texts):
-            yield from self._answer([self._item(text) for text in chunk])
-
-    def _item(self, text: Text) -> Item:
+    def item(self, text: Text) -> Item:
+        """A checked input for `answer`. Raises `InvalidInput` or `TooLarge`."""
         body = {"text": text} if isinstance(text, str) else text
         if not isinstance(body, Mapping) or "texts" in body or "items" in body:
             raise InvalidInput("Give a text, or a mapping with the classifier's own fields.")
         return question_of(dict(body), self.served.input_fields, classifier=self.served.slug).items[0]
 
-    def _answer(self, items: list[Item]) -> list[dict[str, Any]]:
+    def answer(self, items: Sequence[Item]) -> list[dict[str, Any]]:
+        """One result per item, recorded together."""
+        if not items:
+            return []
         with self._lock:
             started = time.perf_counter()
             answers = self.version.predictor.predict([item.fields for item in items])
@@ -91,7 +91,8 @@ class LocalClassifier:
         return results
 
 
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
+def chunks(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    """`values` in lists of `size`, the last one shorter; reads no further ahead than one list."""
     stream = iter(values)
-    while chunk := list(islice(stream, CHUNK)):
+    while chunk := list(islice(stream, size)):
         yield chunk

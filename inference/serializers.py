@@ -46,7 +46,7 @@ class ResultSerializer(serializers.Serializer[Any]):
     abstained = serializers.BooleanField()
     threshold = serializers.FloatField()
     alternatives = serializers.ListField(child=serializers.CharField())
-    source = serializers.ChoiceField(choices=UserInteraction.Source.choices)
+    source = serializers.ChoiceField(choices=UserInteraction.Source.choices)  # type: ignore[assignment]
     model_version = serializers.CharField()
     deployment = serializers.ChoiceField(choices=["production", "canary", "split"])
     flags = serializers.ListField(child=serializers.ChoiceField(choices=FLAGS))
@@ -68,7 +68,7 @@ class ServedClassifierSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     description = serializers.CharField()
     route = serializers.CharField()
-    default = serializers.BooleanField()  # type: ignore[assignment]
+    default = serializers.BooleanField()
     labels = serializers.ListField(child=serializers.CharField())
     descriptions = serializers.DictField(
         child=serializers.CharField(), help_text="What some labels mean, in one line that may end in an emoji."
