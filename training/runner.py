@@ -19,11 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from registry.families.probes import write_probes
-
 from registry import families
 from registry.card import PICTURE_NAME, write_card, write_confusion_picture
 from registry.families.base import FamilyError, FitRequest, FitResult, Predictor, Stopped
+from registry.families.probes import write_probes
 from registry.manifest import ArtefactCorrupt, Manifest, write_manifest
 from registry.metrics import Scores
 from registry.recipe import Recipe, RecipeError
@@ -48,17 +47,17 @@ class EventReporter:
         self._stop = threading.Event()
 
     def emit(self, event: str, **values: Any) -> None:
-        line = json.dumps({"event": event, **values}, ensure_ascii=True, allow_nan=False, default=str)
+        line = json.dumps({"event": event, **values}, ensure_ascii=True, allow_nan=False)
         self._stream.write(line + "\n")
         self._stream.flush()
 
     def progress(self, fraction: float, note: str) -> None:
         """`registry.families.base.Reporter`: `fraction` is of the fit."""
-        self.emit("progress", fraction=fraction * _FITTED, note=note)
+        self.emit("progress", fraction=float(fraction) * _FITTED, note=note)
 
     def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        self.emit("metric", step=step, epoch=epoch, values=finite)
+        self.emit("metric", step=int(step), epoch=float(epoch), values=finite)
 
     def overall(self, fraction: float, note: str) -> None:
         """`fraction` is of the whole run. Raises `Stopped` when that was asked for."""

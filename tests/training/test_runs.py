@@ -5,12 +5,15 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from kalimtak.core import jobs
 from kalimtak.core.errors import Conflict, InvalidInput
@@ -22,7 +25,7 @@ from registry.manifest import verify_manifest
 from registry.models import Classifier, Evaluation, ModelVersion
 from training import services
 from training.models import TrainingRun
-from training.services.work import WorkFolder
+from training.services.work import WorkFolder, runs_root, work_sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -336,6 +339,18 @@ def test_a_stranger_with_an_old_trainers_number_is_left_alone(taught_mood: Class
     assert stranger.poll() is None
     stranger.kill()
     stranger.wait()
+
+
+def test_folders_of_runs_long_over_are_swept_and_the_others_stay(taught_mood: Classifier) -> None:
+    waiting, failed, old = (start(taught_mood) for _ in range(3))
+    unknown = uuid.uuid4()
+    for job_id in (waiting.job_id, failed.job_id, old.job_id, unknown):
+        WorkFolder(job_id)
+    now = timezone.now()
+    Job.objects.filter(pk=failed.job_id).update(state="failed", finished_at=now - timedelta(days=6))
+    Job.objects.filter(pk=old.job_id).update(state="failed", finished_at=now - timedelta(days=8))
+    assert work_sweep() == 2
+    assert {folder.name for folder in runs_root().iterdir()} == {str(waiting.job_id), str(failed.job_id)}
 
 
 # Going on with an old run ----------------------------------------------------------------------------------------
