@@ -11,12 +11,12 @@ import pytest
 from registry import store
 from registry.families import family
 from registry.families.base import Example, FitRequest
+from registry.families.probes import write_probes
 from registry.manifest import MANIFEST_NAME, Manifest, write_manifest
 from registry.models import Classifier, ModelVersion
 from registry.recipe import Recipe
 from registry.services import version_register, version_verify
 
-pytest.importorskip("registry.families.verify")
 pytestmark = pytest.mark.django_db
 TEXTS = {"joy": ["what a lovely day", "so happy", "great news"], "sadness": ["i miss her", "so sad", "i cried"]}
 
@@ -34,8 +34,6 @@ class Silent:
 
 def train(slug: str, checkpoints: Path, make_manifest: Any) -> Path:
     """A staged artefact of the classic family, with its probes."""
-    from registry.families.probes import write_probes
-
     examples = [Example((text,), label) for label, texts in TEXTS.items() for text in texts * 4]
     out = store.staging_folder(uuid.uuid4(), 1)
     request = FitRequest(
