@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from kalimtak.core.errors import NotFound
 from kalimtak.core.jobs import JobContext
+from registry.services import classifier_get
 from training import services
+from training.models import Dataset, TrainingRun
 
 
 def train(context: JobContext) -> dict[str, Any]:
@@ -28,3 +31,33 @@ def evaluate(context: JobContext) -> dict[str, Any]:
     """The monthly job: score every live version on its classifier's golden set as it is now."""
     evaluations = services.evaluate_all(progress=context.progress)
     return {evaluation.version.ref: {"macro_f1": evaluation.macro_f1} for evaluation in evaluations}
+
+
+def curate(context: JobContext) -> dict[str, Any]:
+    """The daily job, and the curation that staff asked for when much was waiting."""
+    slug = context.params.get("classifier", "")
+    stats = services.examples_curate(
+        classifier=classifier_get(slug) if slug else None,
+        dry_run=bool(context.params.get("dry_run")),
+        actor=context.job.actor,
+        progress=context.progress,
+        effect=context.effect,
+    )
+    return stats.to_dict()
+
+
+def dataset_import(context: JobContext) -> dict[str, Any]:
+    """Load a data set, and start a training run afterwards where that was asked for."""
+    dataset = Dataset.objects.select_related("classifier").filter(pk=context.params["dataset"]).first()
+    if dataset is None:
+        raise NotFound("The data set was removed before it was loaded.")
+    services.dataset_load(dataset, progress=context.progress, effect=context.effect)
+    result = {"dataset": dataset.pk, "rows": dataset.rows, "errors": dataset.report["error_count"]}
+    result |= dataset.report["outcome"]
+    if context.params.get("then", "none") != "none":
+        then = TrainingRun.Then.DEPLOY if context.params["then"] == "deploy" else TrainingRun.Then.NONE
+        with context.effect():
+            key = f"train:after:{context.job.pk}"
+            run = services.run_start(dataset.classifier, actor=context.job.actor, then=then, key=key)
+        result["train_job"] = str(run.job_id)
+    return result

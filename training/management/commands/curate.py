@@ -1,0 +1,30 @@
+"""`manage.py curate`: the daily ETL, now."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from kalimtak.core.commands import KalimtakCommand
+from registry.services import classifier_get
+from training import services
+
+
+class Command(KalimtakCommand):
+    help = "Turns waiting feedback into training items and prints what became of it."
+    example = "manage.py curate --classifier emotion --dry-run"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--classifier", default="", metavar="SLUG", help="only this one (default: all)")
+        parser.add_argument("--dry-run", action="store_true", help="look only, write nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        classifier = classifier_get(options["classifier"]) if options["classifier"] else None
+        with self.progress("Curating") as progress:
+            stats = services.examples_curate(
+                classifier=classifier, dry_run=options["dry_run"], actor="command line", progress=progress
+            ).to_dict()
+        reasons = stats.pop("reasons")
+        title = "Curation (nothing was written)" if options["dry_run"] else "Curation"
+        self.table(title, ("", "count"), list(stats.items()))
+        if reasons:
+            self.table("Reasons", ("reason", "count"), list(reasons.items()))

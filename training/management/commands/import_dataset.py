@@ -1,0 +1,81 @@
+"""`manage.py import_dataset FILE --classifier SLUG`: analyse a file, say what it is, load it."""
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from kalimtak.core.commands import KalimtakCommand
+from registry.services import classifier_get
+from training import services
+from training.models import Dataset, TrainingDataItem
+
+ERRORS_PRINTED = 20
+
+
+class Command(KalimtakCommand):
+    help = "Loads a CSV, TSV, JSON, JSONL or Parquet file (each optionally gzipped) as items of a classifier."
+    example = "manage.py import_dataset tweets.csv.gz --classifier emotion --text-field tweet --label-field feeling"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path)
+        parser.add_argument("--classifier", required=True, metavar="SLUG")
+        parser.add_argument("--role", choices=Dataset.Role.values, default=Dataset.Role.TRAINING)
+        parser.add_argument("--split", choices=TrainingDataItem.Split.values, default="", help="for all rows")
+        parser.add_argument(
+            "--text-field", action="append", default=[], metavar="COLUMN", help="once for each input, in order"
+        )
+        parser.add_argument("--label-field", default="", metavar="COLUMN")
+        parser.add_argument("--analyse-only", action="store_true", help="say what the file is and load nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        path: Path = options["file"]
+        if not path.is_file():
+            raise CommandError(f"There is no file {path}.")
+        dataset = services.dataset_add(
+            classifier_get(options["classifier"]),
+            source=path,
+            name=path.name,
+            role=options["role"],
+            split=options["split"],
+            options={"text_fields": options["text_field"], "label_field": options["label_field"]},
+            actor="command line",
+        )
+        if options["analyse_only"]:
+            self._print_report(services.dataset_analyse(dataset))
+            return
+        with self.progress(f"Loading {path.name}") as progress:
+            services.dataset_load(dataset, progress=progress)
+        self._print_report(dataset.report)
+        self._print_outcome(dataset)
+
+    def _print_report(self, report: dict[str, Any]) -> None:
+        write = self.stdout.write
+        write(f"{report['task']} on {', '.join(report['modalities'])} (says the {report['decided_by']})")
+        for sentence in report["why"]:
+            write(f"  {sentence}")
+        length = report["characters"]
+        write(
+            f"{report['rows']:,} rows, {report['good']:,} good, {report['duplicates']:,} repeated, "
+            f"{report['conflicts']:,} conflicting, {report['empty']:,} empty; "
+            f"{length.get('p50', 0):,} characters at the median, {length.get('p95', 0):,} at the 95th percentile"
+        )
+        write(f"Scripts: {_counts(report['scripts'])}. Languages: {_counts(report['languages']) or 'not known'}.")
+        rows = [(label, f"{count:,}") for label, count in report["labels"].items()]
+        self.table("Labels", ("label", "rows"), rows[:50])
+        for error in report["errors"][:ERRORS_PRINTED]:
+            write(f"{report['file']['unit']} {error['line']}: {error['reason']}")
+        if report["error_count"] > ERRORS_PRINTED:
+            write(f"… and {report['error_count'] - ERRORS_PRINTED:,} more rows with errors.")
+
+    def _print_outcome(self, dataset: Dataset) -> None:
+        outcome, errors = dataset.report["outcome"], dataset.report["error_count"]
+        self.stdout.write(
+            f"Data set {dataset.pk}: {outcome['loaded']:,} loaded ({outcome['for_review']:,} wait for review), "
+            f"{outcome['duplicates']:,} already there, {outcome['refused_before']:,} refused by a reviewer before, "
+            f"{errors:,} with errors."
+        )
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

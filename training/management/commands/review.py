@@ -1,0 +1,91 @@
+"""`manage.py review SLUG`: look at what waits for a reviewer, in the terminal."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import CommandError, CommandParser
+from django.db.models import QuerySet
+
+from kalimtak.core.commands import KalimtakCommand
+from kalimtak.core.errors import KalimtakError
+from registry.models import Classifier
+from registry.services import classifier_get
+from training import services
+from training.models import Review, TrainingDataItem
+
+PROMPT = "[a]pprove, [r]eject, a label to relabel, [s]kip, [q]uit: "
+
+
+class Command(KalimtakCommand):
+    help = "Shows the items that wait for review one by one, or approves all of them."
+    example = "manage.py review emotion --as rami --limit 20"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("classifier", metavar="SLUG")
+        parser.add_argument("--approve-all", action="store_true", help="without asking")
+        parser.add_argument("--limit", type=int, help="at most so many items")
+        parser.add_argument("--as", dest="reviewer", default="", metavar="USER", help="default: the first superuser")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        classifier = classifier_get(options["classifier"])
+        reviewer = self._reviewer(options["reviewer"])
+        waiting = TrainingDataItem.objects.filter(classifier=classifier, status=TrainingDataItem.Status.REVIEW)
+        keys = list(waiting.order_by("pk").values_list("pk", flat=True)[: options["limit"]])
+        items = TrainingDataItem.objects.filter(pk__in=keys)
+        if not keys:
+            self.stdout.write("Nothing waits for review.")
+        elif options["approve_all"]:
+            decided = services.items_review(items, reviewer=reviewer, verdict=Review.Verdict.APPROVE)
+            self.stdout.write(f"{decided} approved by {reviewer.get_username()}.")
+        else:
+            decided = self._ask(classifier, items, reviewer)
+            self.stdout.write(f"{decided} decided, {waiting.count()} still wait.")
+
+    def _reviewer(self, username: str) -> Any:
+        users = get_user_model()._default_manager.filter(is_active=True)
+        user = users.filter(username=username) if username else users.filter(is_superuser=True).order_by("pk")
+        found = user.first()
+        if found is None:
+            who = f"no active user {username!r}" if username else "no superuser"
+            raise CommandError(f"There is {who}; name a reviewer with --as, or make one with createsuperuser.")
+        return found
+
+    def _ask(self, classifier: Classifier, items: "QuerySet[TrainingDataItem]", reviewer: Any) -> int:
+        decided = 0
+        for item in items.order_by("pk"):
+            self.stdout.write("")
+            for name, text in item.fields.items():
+                self.stdout.write(f"{name}: {_plain(text)}")
+            self.stdout.write(f"label: {item.label}   ({_plain(item.reason)})")
+            self.stdout.write(f"labels: {', '.join(classifier.labels)}")
+            while (verdict := self._verdict(classifier)) is not None:
+                if verdict == ("", ""):
+                    return decided
+                try:
+                    services.item_review(item, reviewer=reviewer, verdict=verdict[0], label=verdict[1])
+                    decided += 1
+                    break
+                except KalimtakError as error:
+                    self.stdout.write(error.message)
+        return decided
+
+    def _verdict(self, classifier: Classifier) -> tuple[str, str] | None:
+        """(verdict, label); None to skip, two empty texts to quit."""
+        while True:
+            try:
+                answer = input(PROMPT).strip()
+            except EOFError:
+                return "", ""
+            if answer in classifier.labels:
+                return Review.Verdict.RELABEL, answer
+            if answer in ("s", ""):
+                return None
+            known = {"a": (Review.Verdict.APPROVE, ""), "r": (Review.Verdict.REJECT, ""), "q": ("", "")}
+            if answer in known:
+                return known[answer]
+            self.stdout.write(f"{_plain(answer)!r} is neither a choice nor a label.")
+
+
+def _plain(text: str) -> str:
+    """User text must not steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

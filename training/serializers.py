@@ -1,0 +1,128 @@
+"""What the training endpoints take and give."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from kalimtak.core.api import StrictCharField
+from kalimtak.core.models import Job
+from training.models import Dataset, TrainingDataItem
+from training.services.datasets import THEN
+
+
+class StrictIntegerField(serializers.IntegerField):
+    """A whole number and nothing else: neither "5" nor 5.0 nor true."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return int(super().to_internal_value(data))
+
+
+class FeedbackRequestSerializer(serializers.Serializer[Any]):
+    """What somebody thinks of an answer: at least a rating or a correction."""
+
+    interaction_id = StrictCharField(max_length=64)
+    rating = StrictIntegerField(min_value=1, max_value=5, required=False, allow_null=True)
+    comment = StrictCharField(max_length=5_000, required=False, allow_blank=True, default="")
+    correct_label = StrictCharField(max_length=120, required=False, allow_blank=True, default="")
+    correct_labels = serializers.ListField(child=StrictCharField(max_length=120), required=False, max_length=100)
+    correct_response = StrictCharField(max_length=20_000, required=False, allow_blank=True, default="")
+    subject = StrictCharField(max_length=200, required=False, allow_blank=True, default="")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        several = attrs.pop("correct_labels", [])
+        if len(several) > 1:
+            raise serializers.ValidationError({"correct_labels": ["More than one label is not available yet."]})
+        if several and attrs["correct_label"] not in ("", several[0]):
+            raise serializers.ValidationError({"correct_labels": ["Differs from correct_label; give one of them."]})
+        attrs["correct_label"] = attrs["correct_label"] or "".join(several)
+        if attrs.get("rating") is None and not attrs["correct_label"] and not attrs["correct_response"]:
+            raise serializers.ValidationError({"rating": ["Give a rating or a correction."]})
+        return attrs
+
+
+class ExampleRequestSerializer(serializers.Serializer[Any]):
+    """An example without an interaction: the classifier's own fields stand beside these keys."""
+
+    classifier = StrictCharField(max_length=63)
+    text = StrictCharField(required=False, trim_whitespace=False, help_text="or the classifier's own fields")
+    correct_label = StrictCharField(max_length=120)
+    subject = StrictCharField(max_length=200, required=False, allow_blank=True, default="")
+
+
+class FeedbackResponseSerializer(serializers.Serializer[Any]):
+    feedback_id = serializers.IntegerField()
+    interaction_id = serializers.UUIDField()
+    status = serializers.ChoiceField(choices=["recorded", "updated"])
+
+
+class ExampleResponseSerializer(serializers.Serializer[Any]):
+    item_id = serializers.IntegerField()
+    status = serializers.ChoiceField(choices=TrainingDataItem.Status.choices)
+
+
+class DatasetUploadSerializer(serializers.Serializer[Any]):
+    """A file, or the address of one."""
+
+    classifier = StrictCharField(max_length=63)
+    file = serializers.FileField(required=False, allow_empty_file=False)
+    url = StrictCharField(max_length=2_000, required=False)
+    then = serializers.ChoiceField(choices=THEN, default="none")
+    role = serializers.ChoiceField(choices=Dataset.Role.choices, default=Dataset.Role.TRAINING)
+    split = serializers.ChoiceField(choices=TrainingDataItem.Split.choices, required=False)
+    text_field = serializers.ListField(child=StrictCharField(max_length=200), required=False, max_length=2)
+    label_field = StrictCharField(max_length=200, required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("file" in attrs) == ("url" in attrs):
+            raise serializers.ValidationError({"file": ["Give either a file or a url."]})
+        return attrs
+
+
+class DatasetQueuedSerializer(serializers.Serializer[Any]):
+    job = serializers.UUIDField()
+    dataset = serializers.IntegerField()
+
+
+class CurateRequestSerializer(serializers.Serializer[Any]):
+    classifier = StrictCharField(max_length=63, required=False)
+    dry_run = serializers.BooleanField(default=False)
+
+
+class CurationStatsSerializer(serializers.Serializer[Any]):
+    extracted = serializers.IntegerField()
+    duplicates = serializers.IntegerField()
+    filtered = serializers.IntegerField()
+    pii_redacted = serializers.IntegerField()
+    over_represented = serializers.IntegerField()
+    loaded = serializers.IntegerField()
+    approved = serializers.IntegerField()
+    for_review = serializers.IntegerField()
+    reasons = serializers.DictField(child=serializers.IntegerField())
+
+
+class JobQueuedSerializer(serializers.Serializer[Any]):
+    job = serializers.UUIDField()
+
+
+class JobSerializer(serializers.ModelSerializer[Job]):
+    """A job of the ledger."""
+
+    class Meta:
+        model = Job
+        fields = (
+            "id",
+            "kind",
+            "state",
+            "progress",
+            "note",
+            "result",
+            "error",
+            "attempt",
+            "cancel_requested",
+            "created_at",
+            "started_at",
+            "finished_at",
+        )
+        read_only_fields = fields

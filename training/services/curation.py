@@ -1,0 +1,309 @@
+"""The daily ETL: what people said about answers becomes items, with a reason for each that does not."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, F, Q
+from django.utils import timezone
+
+from interactions.models import Feedback
+from kalimtak.core import audit
+from kalimtak.core.auth import Caller
+from kalimtak.core.errors import InvalidInput, TooLarge
+from registry.models import Classifier
+from registry.recipe import ReviewPolicy
+from training.etl import Dropped, Record, Step
+from training.etl.clean import MAX_CHARACTERS, clean, redact_fields
+from training.etl.conflicts import mark_conflicts
+from training.etl.content import filter_content
+from training.etl.diversity import SetCounts, cap_labels, cap_sources
+from training.etl.duplicates import content_hash, drop_duplicates
+from training.etl.extract import (
+    BATCH,
+    Evidence,
+    candidate_evidence,
+    feedback_evidence,
+    taken_in_before,
+    waiting_candidates,
+    waiting_feedback,
+)
+from training.etl.load import Known, decided_items, fields_dict, known_items, new_items
+from training.etl.quality import score_quality
+from training.models import TrainingDataItem
+
+Status = TrainingDataItem.Status
+Progress = Callable[[float, str], None]
+Effect = Callable[[], AbstractContextManager[Any]]
+
+FILTERED = frozenset({"unreadable", "inappropriate", "low_quality", "unknown_label", "refused_before"})
+REASONS = {
+    "low_rating": "low rating without a correction",
+    "unknown_label": "label not in the set any more",
+    "unreadable": "empty or too long",
+    "duplicate": "exact duplicate",
+    "refused_before": "refused by a reviewer before",
+    "inappropriate": "blocked word",
+    "low_quality": "too little to learn from",
+    "over_represented": "label over-represented",
+    "conflict": "another label for the same text",
+    "over_share": "its source gave its share already",
+    "anonymous": "anonymous evidence",
+    "policy": "policy asks for a reviewer",
+}
+
+
+@dataclass
+class CurationStats:
+    """What a curation did, in the contract's words.
+
+    Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
+    `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
+    """
+
+    extracted: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    pii_redacted: int = 0
+    over_represented: int = 0
+    loaded: int = 0
+    approved: int = 0
+    for_review: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("extracted", "duplicates", "filtered", "pii_redacted", "over_represented")
+        figures = {name: getattr(self, name) for name in (*names, "loaded", "approved", "for_review")}
+        return figures | {"reasons": dict(self.reasons.most_common())}
+
+    def count(self, extracted: int, step: Step) -> None:
+        """Add one batch."""
+        self.extracted += extracted
+        for drop in step.dropped:
+            self.duplicates += drop.kind == "duplicate"
+            self.filtered += drop.kind in FILTERED
+            self.over_represented += drop.kind == "over_represented"
+            self.reasons[REASONS[drop.kind]] += 1
+        for record in step.kept:
+            self.pii_redacted += bool(record.redactions)
+            self.loaded += 1
+            self.approved += not record.doubts
+            self.for_review += bool(record.doubts)
+            for doubt in record.doubts:
+                self.over_represented += doubt.kind == "over_share"
+                self.reasons[REASONS[doubt.kind]] += 1
+
+
+def examples_curate(
+    *,
+    classifier: Classifier | None = None,
+    dry_run: bool = False,
+    actor: str = "system",
+    progress: Progress | None = None,
+    effect: Effect = transaction.atomic,
+) -> CurationStats:
+    """Take in all new or changed feedback and all candidates, of one classifier or of all enabled ones.
+
+    Each batch is one transaction (`effect`). Running it again changes nothing; `dry_run` writes nothing at all.
+    """
+    stats = CurationStats()
+    classifiers = [classifier] if classifier else list(Classifier.objects.serving())
+    waiting = sum(evidence_waiting(each) for each in classifiers)
+    for each in classifiers:
+        run = _Curation(each, dry_run, effect, stats)
+        for batch in (run.next_candidates, run.next_feedback):
+            while batch():
+                if progress:
+                    progress(min(stats.extracted / max(waiting, 1), 1.0), f"{each}: {stats.extracted} of {waiting}")
+    if not dry_run and stats.extracted:
+        with effect():
+            audit.record(actor, "examples.curate", str(classifier or "all"), **stats.to_dict())
+    return stats
+
+
+def evidence_waiting(classifier: Classifier) -> int:
+    """How many feedback rows and candidates a curation would take in now."""
+    return waiting_feedback(classifier).count() + waiting_candidates(classifier).count()
+
+
+class _Curation:
+    """The curation of one classifier: where it is in the rows, and what the set holds."""
+
+    def __init__(self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats) -> None:
+        self.classifier, self.dry_run, self.effect, self.stats = classifier, dry_run, effect, stats
+        self.policy: ReviewPolicy = classifier.get_policy().review
+        self.labels, self.sources = _set_counts(classifier)
+        self.imagined: defaultdict[str, set[str]] = defaultdict(set)  # labels by content hash, of a dry run
+        self.last_item = self.last_feedback = 0
+
+    def next_candidates(self) -> bool:
+        """Take in a batch of candidates; False when there was none left."""
+        with self._transaction():
+            evidence = candidate_evidence(self.classifier, self.last_item)
+            if evidence.items:
+                self.last_item = evidence.items[-1].pk
+                self._take_in(evidence)
+        return len(evidence.items) == BATCH
+
+    def next_feedback(self) -> bool:
+        """Take in a batch of feedback; False when there was none left."""
+        with self._transaction():
+            evidence = feedback_evidence(
+                self.classifier, self.last_feedback, min_rating=self.policy.min_rating, lock=not self.dry_run
+            )
+            if evidence.feedback:
+                self.last_feedback = evidence.feedback[-1].pk
+                self._take_in(evidence)
+        return len(evidence.feedback) == BATCH
+
+    def _transaction(self) -> AbstractContextManager[Any]:
+        return transaction.atomic() if self.dry_run else self.effect()
+
+    def _take_in(self, evidence: Evidence) -> None:
+        if not self.dry_run:
+            for feedback, label in taken_in_before(evidence):
+                withdraw(feedback, unless=label)
+        step = self._transform(evidence)
+        for record in step.kept:
+            if self.dry_run:
+                self.imagined[record.content_hash].add(record.label)
+            if not record.doubts:
+                self.labels[record.label] += 1
+                self.sources[record.source] += 1
+        self.stats.count(evidence.size, step)
+        if not self.dry_run:
+            self._write(evidence, step)
+
+    def _transform(self, evidence: Evidence) -> Step:
+        """All steps between extract and load."""
+        dropped = list(evidence.step.dropped)
+
+        def after(step: Step) -> list[Record]:
+            dropped.extend(step.dropped)
+            return list(step.kept)
+
+        records = after(clean(evidence.step.kept))
+        known = self._known(records)
+        records = after(_drop_refused(records, known))
+        records = after(drop_duplicates(records, known.pairs))
+        records = after(filter_content(records, self.classifier.labels))
+        records = after(mark_conflicts(records, known.labels))
+        records = after(score_quality(records))
+        counts = SetCounts(self.labels, self.sources)
+        records = after(cap_labels(records, counts, len(self.classifier.labels)))
+        records = [_by_policy(record, self.policy) for record in records]
+        records = after(cap_sources(records, counts, self.policy.source_share))
+        return Step(records, dropped)
+
+    def _known(self, records: list[Record]) -> Known:
+        hashes = {record.content_hash for record in records}
+        own = [record.item_id for record in records if record.item_id is not None]
+        known = known_items(self.classifier, hashes, except_ids=own)
+        for digest in hashes & self.imagined.keys():
+            for label in self.imagined[digest]:
+                known.add(digest, label)
+        return known
+
+    def _write(self, evidence: Evidence, step: Step) -> None:
+        now = timezone.now()
+        made = new_items(self.classifier, step.kept, step.dropped, now=now)
+        # Somebody else may have made the same item since it was looked up: theirs will do.
+        TrainingDataItem.objects.bulk_create(made, ignore_conflicts=True)
+        candidates = {item.pk: item for item in evidence.items}
+        decided = decided_items(candidates, step.kept, step.dropped, now=now)
+        TrainingDataItem.objects.bulk_update(decided, ["status", "reason", "quality", "decided_at"])
+        # The rows are locked, so what is marked is what was read; a word given later is newer, and comes up again.
+        keys = [feedback.pk for feedback in evidence.feedback]
+        Feedback.objects.filter(pk__in=keys).update(curated_at=F("updated_at"))
+
+
+def _set_counts(classifier: Classifier) -> tuple[Counter[str], Counter[str]]:
+    """Trainable items per label, and those that came from evidence per source."""
+    items = TrainingDataItem.objects.filter(classifier=classifier).trainable()
+    labels = dict(items.values_list("label").annotate(rows=Count("pk")))
+    evidence = items.exclude(origin=TrainingDataItem.Origin.IMPORT)
+    sources = dict(evidence.values_list("source").annotate(rows=Count("pk")))
+    return Counter(labels), Counter(sources)
+
+
+def _drop_refused(records: list[Record], known: Known) -> Step:
+    refused = [record for record in records if (record.content_hash, record.label) in known.refused]
+    reason = "A reviewer refused this label for this text."
+    kept = [record for record in records if (record.content_hash, record.label) not in known.refused]
+    return Step(kept, [Dropped(record, "refused_before", reason) for record in refused])
+
+
+def _by_policy(record: Record, policy: ReviewPolicy) -> Record:
+    """Doubts that follow from who said it and from how the classifier wants to be taught."""
+    if not record.trusted:
+        record = record.doubted("anonymous", "Anonymous evidence waits for a reviewer.")
+    if policy.approve != "auto":
+        record = record.doubted("policy", "The classifier's policy asks for a reviewer.")
+    return record
+
+
+def withdraw(feedback: Feedback, *, unless: str) -> int:
+    """Take back the items that an earlier word of the same source made, those with the label `unless` excepted.
+
+    What a reviewer has looked at stays, and so does the golden set.
+    """
+    items = TrainingDataItem.objects.filter(
+        interaction_id=feedback.interaction_id,
+        source=feedback.source,
+        status__in=[Status.APPROVED, Status.REVIEW],
+        reviews=None,
+    ).exclude(Q(split=TrainingDataItem.Split.TEST) | Q(label=unless))
+    keys = list(items.values_list("pk", flat=True))
+    reason = "The same person said something else later."
+    return TrainingDataItem.objects.filter(pk__in=keys).update(
+        status=Status.REJECTED, reason=reason, decided_at=timezone.now()
+    )
+
+
+def example_add(
+    classifier: Classifier, *, fields: Mapping[str, str], label: str, caller: Caller, source: str
+) -> TrainingDataItem:
+    """Keep an example that came without an interaction as a candidate; the same example twice is one item.
+
+    `source` is whose word it is; that of an anonymous caller begins with `anonymous:`. Raises `InvalidInput` for a
+    label outside the set or a missing text, `TooLarge` for a text that is too long.
+    """
+    texts = tuple(_checked_text(classifier, fields, name) for name in classifier.input_fields)
+    if label not in classifier.labels:
+        message = f"{label[:60]!r} is not a label of {classifier}; use one of {', '.join(classifier.labels)}."
+        raise InvalidInput(message, fields={"correct_label": [message]})
+    texts, _ = redact_fields(texts)
+    digest = content_hash(texts)
+    with transaction.atomic():
+        TrainingDataItem.objects.bulk_create(
+            [
+                TrainingDataItem(
+                    classifier=classifier,
+                    origin=TrainingDataItem.Origin.EXAMPLE,
+                    source=source,
+                    fields=fields_dict(classifier.input_fields, texts),
+                    label=label,
+                    status=Status.CANDIDATE,
+                    reason="Waits for the next curation.",
+                    content_hash=digest,
+                )
+            ],
+            ignore_conflicts=True,
+        )
+        same = TrainingDataItem.objects.filter(classifier=classifier, content_hash=digest, label=label)
+        item = same.exclude(status__in=[Status.REJECTED, Status.QUARANTINED]).get()
+        audit.record(caller.name, "example.add", f"item {item.pk}", classifier=classifier.slug)
+    return item
+
+
+def _checked_text(classifier: Classifier, fields: Mapping[str, str], name: str) -> str:
+    text = fields.get(name)
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidInput(f"{classifier} reads {name!r}: give a text.", fields={name: ["Give a text."]})
+    if len(text) > MAX_CHARACTERS:
+        message = f"Longer than {MAX_CHARACTERS} characters."
+        raise TooLarge(f"{name}: {message}", fields={name: [message]})
+    return text

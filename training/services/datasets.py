@@ -1,0 +1,357 @@
+"""Data sets: kept in the store, analysed, loaded as items in short transactions that may be repeated."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from kalimtak.core import audit, jobs
+from kalimtak.core.errors import InvalidInput, KalimtakError
+from kalimtak.core.models import Job
+from registry import store
+from registry.models import Classifier
+from training.download import download, url_check
+from training.etl.duplicates import content_hash
+from training.etl.load import LIVE, fields_dict, known_items
+from training.models import Dataset, DatasetSnapshot, TrainingDataItem
+
+if TYPE_CHECKING:
+    from training.analysis import Analysis, LabelRules, Row
+    from training.columns import Columns
+    from training.importers import Source
+
+Status = TrainingDataItem.Status
+Progress = Callable[[float, str], None]
+Effect = Callable[[], AbstractContextManager[Any]]
+THEN = ("none", "train", "deploy")
+MAX_LABELS = 1_000
+ANALYSIS_SHARE = 0.4  # of the whole work, for the progress bar
+
+
+def dataset_add(
+    classifier: Classifier,
+    *,
+    source: BinaryIO | Path,
+    name: str,
+    role: str = Dataset.Role.TRAINING,
+    split: str = "",
+    options: Mapping[str, Any] | None = None,
+    actor: str,
+    origin: str = Dataset.Origin.UPLOAD,
+) -> Dataset:
+    """Keep a file in the store and write its row, which waits to be loaded.
+
+    `name` tells the format. `options` may hold `text_fields` (one column per input) and `label_field`. Raises
+    `InvalidInput` for a role or split that does not exist, `TooLarge` and `Unavailable` from the store.
+    """
+    _check_choice("role", role, Dataset.Role.values)
+    _check_choice("split", split, ["", *TrainingDataItem.Split.values])
+    digest = store.dataset_put(source)
+    name = Path(name.replace("\\", "/")).name[-200:] or "upload"
+    with transaction.atomic():
+        dataset = Dataset.objects.create(
+            classifier=classifier,
+            name=name,
+            origin=origin,
+            role=role,
+            digest=digest,
+            options={**(options or {}), "split": split},
+            actor=actor,
+        )
+        audit.record(actor, "dataset.add", f"dataset {dataset.pk}", classifier=classifier.slug, digest=digest)
+    return dataset
+
+
+def dataset_add_url(
+    classifier: Classifier,
+    *,
+    url: str,
+    role: str = Dataset.Role.TRAINING,
+    split: str = "",
+    options: Mapping[str, Any] | None = None,
+    actor: str,
+) -> Dataset:
+    """Write the row of a file that lies elsewhere; it is fetched when it is loaded.
+
+    Raises `NotAllowed` (`host_not_allowed`) for a host outside `KALIMTAK_DATASET_HOSTS`, `InvalidInput` for a URL that
+    is not plain https.
+    """
+    _check_choice("role", role, Dataset.Role.values)
+    _check_choice("split", split, ["", *TrainingDataItem.Split.values])
+    host, name = url_check(url, settings.KALIMTAK_DATASET_HOSTS)
+    with transaction.atomic():
+        dataset = Dataset.objects.create(
+            classifier=classifier,
+            name=name,
+            origin=Dataset.Origin.URL,
+            role=role,
+            options={**(options or {}), "split": split, "url": url},
+            actor=actor,
+        )
+        audit.record(actor, "dataset.add", f"dataset {dataset.pk}", classifier=classifier.slug, host=host)
+    return dataset
+
+
+def dataset_fetch(dataset: Dataset, progress: Progress) -> None:
+    """Download the file of a data set that was named by its URL, unless it is in the store already."""
+    if dataset.digest or not dataset.options.get("url"):
+        return
+    with tempfile.TemporaryFile() as copy:
+        progress(0.0, "downloading")
+        download(
+            dataset.options["url"],
+            copy,
+            allowed=settings.KALIMTAK_DATASET_HOSTS,
+            limit=settings.KALIMTAK_MAX_UPLOAD,
+            progress=lambda size: progress(0.0, f"downloaded {size // 2**20} MiB"),
+        )
+        copy.seek(0)
+        dataset.digest = store.dataset_put(copy)
+    dataset.save(update_fields=["digest"])
+
+
+def dataset_import_queue(dataset: Dataset, *, actor: str, then: str = "none") -> Job:
+    """Queue the loading of `dataset`, and afterwards perhaps a training run; the waiting job where there is one."""
+    _check_choice("then", then, THEN)
+    if dataset.job is not None and not dataset.job.is_finished:
+        return dataset.job
+    with transaction.atomic():
+        job = jobs.enqueue("import", {"dataset": dataset.pk, "then": then}, actor=actor)
+        Dataset.objects.filter(pk=dataset.pk).update(job=job)
+    dataset.job = job
+    return job
+
+
+def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        message = f"Use one of {', '.join(filter(None, allowed))}."
+        raise InvalidInput(f"{name}: {message}", fields={name: [message]})
+
+
+# Analysing -------------------------------------------------------------------------------------------------------
+
+
+def dataset_analyse(dataset: Dataset) -> dict[str, Any]:
+    """Look through the file and store the report without loading anything. Raises `InvalidInput`."""
+    report = _analyse(dataset, lambda fraction, note: None).analysis.report()
+    Dataset.objects.filter(pk=dataset.pk).update(report=report)
+    dataset.report = report
+    return report
+
+
+@dataclass(frozen=True)
+class _Analysed:
+    """A file that can be loaded."""
+
+    source: "Source"
+    columns: "Columns"
+    rules: "LabelRules"
+    analysis: "Analysis"
+
+
+def _analyse(dataset: Dataset, progress: Progress) -> _Analysed:
+    from training.analysis import LabelRules, analyse  # pandas takes half a second, which the web need not pay for
+    from training.columns import choose_columns
+    from training.importers import ImportRefused, Limits, chunks, open_source
+
+    classifier, options = dataset.classifier, dataset.options
+    rules = LabelRules(tuple(classifier.labels), classifier.get_label_config().mapping)
+    try:
+        path = store.dataset_path(dataset.digest)
+        source = open_source(path, dataset.name, Limits(unpacked=settings.KALIMTAK_MAX_UPLOAD))
+        columns = choose_columns(
+            source.columns,
+            source.sample,
+            input_fields=classifier.input_fields,
+            label_field=classifier.label_field,
+            labels={*classifier.labels, *(rules.mapping or ())},
+            asked_inputs=options.get("text_fields") or (),
+            asked_label=options.get("label_field") or "",
+        )
+        analysis = analyse(
+            source, columns, rules, chunks(source), lambda rows: progress(0.0, f"looked at {rows:,} rows")
+        )
+        _refuse_unusable(classifier, analysis)
+    except ImportRefused as error:
+        raise InvalidInput(str(error), code="dataset_refused") from error
+    return _Analysed(source, columns, rules, analysis)
+
+
+def _refuse_unusable(classifier: Classifier, analysis: "Analysis") -> None:
+    """Files of which nothing could be learnt. Raises `ImportRefused`."""
+    from training.importers import ImportRefused
+
+    name, label = analysis.source.name, analysis.columns.label
+    if label is None:
+        raise ImportRefused(
+            f"{name} has no label column among {', '.join(analysis.source.columns[:20])}; name it with --label-field."
+        )
+    if analysis.unknown and not analysis.good:
+        found = ", ".join(repr(each[:60]) for each, _ in analysis.unknown.most_common(5))
+        raise ImportRefused(
+            f"None of the labels in {label!r} ({found}) is one of {', '.join(classifier.labels)}; "
+            "translate them with label_config.mapping, or name another column with --label-field."
+        )
+    if not analysis.good:
+        first = f" (line {analysis.errors[0].line}: {analysis.errors[0].reason})" if analysis.errors else ""
+        raise ImportRefused(f"{name} has no row that can be loaded{first}.")
+    if len(analysis.labels) > MAX_LABELS:
+        raise ImportRefused(f"{label!r} holds over {MAX_LABELS} different labels; name the right column.")
+    if not classifier.labels and len(analysis.labels) < 2:
+        only = next(iter(analysis.labels))
+        raise ImportRefused(f"All rows of {name} have the label {only[:60]!r}; a classifier needs at least two.")
+
+
+# Loading ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Outcome:
+    """What loading did: rows made into items, and why others were not."""
+
+    loaded: int = 0
+    duplicates: int = 0
+    for_review: int = 0
+    refused_before: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, int]:
+        names = ("loaded", "duplicates", "for_review", "refused_before")
+        return {name: getattr(self, name) for name in names}
+
+
+def dataset_load(dataset: Dataset, *, progress: Progress | None = None, effect: Effect = transaction.atomic) -> Dataset:
+    """Analyse the file and make items of its rows, at most 500 per transaction (`effect`).
+
+    Labelled rows are approved; one whose text already has another label waits for a reviewer. Texts that are there
+    already are counted, not loaded twice, so that a repetition changes nothing and an interrupted load goes on. Rows
+    with errors are listed in `report["errors"]`. Raises `InvalidInput` (`dataset_refused`) for a file that cannot be
+    loaded, whose data set is then failed.
+    """
+    report_progress = progress or (lambda fraction, note: None)
+    Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.LOADING, error="")
+    try:
+        dataset_fetch(dataset, report_progress)
+        analysed = _analyse(dataset, report_progress)
+        _adopt_labels(dataset.classifier, analysed.analysis, effect)
+        outcome = _load_rows(dataset, analysed, report_progress, effect)
+    except KalimtakError as error:
+        Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.FAILED, error=error.message)
+        raise
+    except jobs.JobCancelled:
+        stopped = "Stopped before its end; load it again to go on."
+        Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.FAILED, error=stopped)
+        raise
+    with effect():
+        dataset.state, dataset.error = Dataset.State.READY, ""
+        dataset.report = analysed.analysis.report() | {"outcome": outcome.to_dict()}
+        dataset.rows = TrainingDataItem.objects.filter(dataset=dataset).count()
+        dataset.save(update_fields=["state", "error", "report", "rows"])
+        data = {"classifier": dataset.classifier.slug, **outcome.to_dict()}
+        audit.record(dataset.actor or "system", "dataset.load", f"dataset {dataset.pk}", **data)
+    return dataset
+
+
+def _adopt_labels(classifier: Classifier, analysis: "Analysis", effect: Effect) -> None:
+    """A classifier without labels takes them from its first data, in order of appearance."""
+    if classifier.labels:
+        return
+    with effect():
+        locked = Classifier.objects.select_for_update().get(pk=classifier.pk)
+        if not locked.labels:
+            locked.labels = list(analysis.labels)
+            locked.save(update_fields=["labels"])
+    classifier.labels = locked.labels
+
+
+def _load_rows(dataset: Dataset, analysed: _Analysed, progress: Progress, effect: Effect) -> _Outcome:
+    from training.analysis import read_rows
+    from training.importers import chunks
+
+    outcome, done, total = _Outcome(), 0, max(analysed.analysis.rows, 1)
+    for chunk in chunks(analysed.source):
+        rows, errors, _ = read_rows(chunk, analysed.columns, analysed.rules)
+        with effect():
+            _load_chunk(dataset, rows, outcome)
+        done += len(rows) + len(errors)
+        progress(ANALYSIS_SHARE + (1 - ANALYSIS_SHARE) * done / total, f"loaded {done:,} of {total:,} rows")
+    return outcome
+
+
+def _load_chunk(dataset: Dataset, rows: list["Row"], outcome: _Outcome) -> None:
+    now = timezone.now()
+    hashes = [content_hash(row.fields) for row in rows]
+    known = known_items(dataset.classifier, set(hashes))
+    items = []
+    for row, digest in zip(rows, hashes, strict=True):
+        if (digest, row.label) in known.refused:
+            outcome.refused_before += 1
+        elif (digest, row.label) in known.pairs:
+            outcome.duplicates += 1
+        else:
+            other = known.labels.get(digest)
+            item = _item(dataset, row, digest, other, now)
+            outcome.loaded += 1
+            outcome.for_review += item.status == Status.REVIEW
+            items.append(item)
+            known.add(digest, row.label)
+    # Somebody else may have made the same item since it was looked up: theirs will do.
+    TrainingDataItem.objects.bulk_create(items, ignore_conflicts=True)
+
+
+def _item(dataset: Dataset, row: "Row", digest: str, other_label: str | None, now: datetime) -> TrainingDataItem:
+    is_conflict = other_label is not None and other_label != row.label
+    reason = f"The same text is already labelled {other_label!r}." if is_conflict else f"Loaded from {dataset.name}."
+    return TrainingDataItem(
+        classifier=dataset.classifier,
+        dataset=dataset,
+        origin=TrainingDataItem.Origin.IMPORT,
+        source=f"import:{dataset.actor}"[:80],
+        fields=fields_dict(dataset.classifier.input_fields, row.fields),
+        label=row.label,
+        status=Status.REVIEW if is_conflict else Status.APPROVED,
+        split=_split(dataset, row),
+        reason=reason[:300],
+        content_hash=digest,
+        decided_at=None if is_conflict else now,
+    )
+
+
+def _split(dataset: Dataset, row: "Row") -> str:
+    """As asked for; a golden data set is held out as a whole; else what the file says, else training."""
+    if dataset.options.get("split"):
+        return str(dataset.options["split"])
+    if dataset.role == Dataset.Role.GOLDEN:
+        return TrainingDataItem.Split.TEST
+    return row.split or TrainingDataItem.Split.TRAIN
+
+
+# Exporting -------------------------------------------------------------------------------------------------------
+
+
+def items_to_export(classifier: Classifier) -> Iterator[dict[str, Any]]:
+    """The items of a classifier that have not been rejected, as flat rows, in the order of their keys."""
+    items = TrainingDataItem.objects.filter(classifier=classifier, status__in=LIVE).order_by("pk")
+    for item in items.iterator(chunk_size=1_000):
+        yield {**item.fields, classifier.label_field: item.label, "split": item.split, "status": item.status}
+
+
+def snapshot_to_export(snapshot: DatasetSnapshot) -> Iterator[dict[str, Any]]:
+    """The rows a snapshot froze whose items still exist, in the order of the items."""
+    names, label_field = snapshot.classifier.input_fields, snapshot.classifier.label_field
+    rows = snapshot.rows.exclude(item=None).select_related("item").order_by("item_id")
+    for row in rows.iterator(chunk_size=1_000):
+        texts = row.item.fields if row.item else {}
+        yield {name: texts.get(name) for name in names} | {
+            label_field: row.label,
+            "split": row.split,
+            "weight": row.weight,
+        }

@@ -1,0 +1,228 @@
+"""The endpoints by which clients teach and staff load, curate and watch. Each reads the body and calls one service."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, PolymorphicProxySerializer, extend_schema
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from interactions.services import feedback_give, source_of
+from kalimtak.core import jobs
+from kalimtak.core.api import ApiView, ErrorSerializer, StrictJSONParser
+from kalimtak.core.auth import caller_of
+from kalimtak.core.errors import InvalidInput, NotFound
+from kalimtak.core.models import Job, Scope
+from registry.models import Classifier
+from registry.services import classifier_get
+from training import services
+from training.serializers import (
+    CurateRequestSerializer,
+    CurationStatsSerializer,
+    DatasetQueuedSerializer,
+    DatasetUploadSerializer,
+    ExampleRequestSerializer,
+    ExampleResponseSerializer,
+    FeedbackRequestSerializer,
+    FeedbackResponseSerializer,
+    JobQueuedSerializer,
+    JobSerializer,
+)
+
+INLINE_EVIDENCE = 20_000  # pieces of evidence that are curated well within 30 seconds
+
+FAILURES = {
+    400: "The body cannot be meant; `fields` names the places.",
+    401: "No key, or one that is not valid.",
+    403: "The key lacks the scope.",
+    404: "No such thing, or none that this key may see.",
+    409: "The state of things forbids it.",
+    413: "Too long or too large.",
+    415: "Not a content type that is read here.",
+    429: "Too many requests; see `Retry-After`.",
+    503: "Not now; see `Retry-After`.",
+}
+
+
+def errors(*statuses: int) -> dict[int, OpenApiResponse]:
+    return {status: OpenApiResponse(ErrorSerializer, FAILURES[status]) for status in (401, 403, *statuses, 429)}
+
+
+def object_of(request: Request) -> Mapping[str, Any]:
+    """The body, which must be a JSON object or a form."""
+    if not isinstance(request.data, Mapping):
+        raise InvalidInput("The body must be a JSON object.", fields={"body": ["Must be an object."]})
+    return request.data
+
+
+class FeedbackView(ApiView):
+    """Rate or correct an answer, or give an example of one's own."""
+
+    required_scope = Scope.FEEDBACK
+
+    @extend_schema(
+        operation_id="feedback",
+        summary="Rate or correct an answer, or give an example",
+        request=PolymorphicProxySerializer(
+            component_name="FeedbackOrExample",
+            serializers=[FeedbackRequestSerializer, ExampleRequestSerializer],
+            resource_type_field_name=None,
+        ),
+        responses={
+            201: PolymorphicProxySerializer(
+                component_name="FeedbackAnswer",
+                serializers=[FeedbackResponseSerializer, ExampleResponseSerializer],
+                resource_type_field_name=None,
+            ),
+            200: OpenApiResponse(FeedbackResponseSerializer, "An earlier feedback of the same source was updated."),
+        }
+        | errors(400, 404, 413, 503),
+        examples=[
+            OpenApiExample(
+                "A correction",
+                {"interaction_id": "01999d5e-7b34-7c1e-9f0a-3d0f6c2b8a11", "rating": 2, "correct_label": "sadness"},
+                request_only=True,
+            ),
+            OpenApiExample(
+                "An example",
+                {"classifier": "emotion", "text": "I could not stop smiling.", "correct_label": "joy"},
+                request_only=True,
+            ),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        body = object_of(request)
+        if "interaction_id" not in body and "classifier" in body:
+            return self.add_example(request, body)
+        given = FeedbackRequestSerializer(data=body)
+        given.is_valid(raise_exception=True)
+        feedback, is_first = feedback_give(caller=caller_of(request), **given.validated_data)
+        answer = {
+            "feedback_id": feedback.pk,
+            "interaction_id": str(feedback.interaction_id),
+            "status": "recorded" if is_first else "updated",
+        }
+        return Response(answer, status=201 if is_first else 200)
+
+    def add_example(self, request: Request, body: Mapping[str, Any]) -> Response:
+        given = ExampleRequestSerializer(data=body)
+        given.is_valid(raise_exception=True)
+        caller = caller_of(request)
+        # Whoever has no key must not pass for a known subject: their word is trusted less.
+        subject = "" if caller.kind == "anonymous" else given.validated_data["subject"]
+        classifier = classifier_get(given.validated_data["classifier"])
+        item = services.example_add(
+            classifier,
+            fields={name: body.get(name, "") for name in classifier.input_fields},
+            label=given.validated_data["correct_label"],
+            caller=caller,
+            source=source_of(caller, subject),
+        )
+        return Response({"item_id": item.pk, "status": item.status}, status=201)
+
+
+class LoadDatasetView(ApiView):
+    """Load a data set in the background."""
+
+    required_scope = Scope.ADMIN
+    parser_classes = [MultiPartParser, StrictJSONParser]
+
+    @extend_schema(
+        operation_id="admin_load_dataset",
+        summary="Load a data set from a file or an allowed host, and perhaps train on it",
+        request={"multipart/form-data": DatasetUploadSerializer, "application/json": DatasetUploadSerializer},
+        responses={202: DatasetQueuedSerializer} | errors(400, 404, 413, 415, 503),
+        examples=[
+            OpenApiExample(
+                "By URL",
+                {"classifier": "emotion", "url": "https://data.example.org/emotion.csv", "then": "train"},
+                request_only=True,
+                media_type="application/json",
+            )
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        given = DatasetUploadSerializer(data=object_of(request))
+        given.is_valid(raise_exception=True)
+        data, actor = given.validated_data, caller_of(request).name
+        classifier = classifier_get(data["classifier"])
+        options = {"text_fields": data.get("text_field", []), "label_field": data.get("label_field", "")}
+        common: dict[str, Any] = {"role": data["role"], "split": data.get("split", ""), "options": options}
+        with transaction.atomic():
+            if "url" in data:
+                dataset = services.dataset_add_url(classifier, url=data["url"], actor=actor, **common)
+            else:
+                upload = data["file"]
+                dataset = services.dataset_add(classifier, source=upload.file, name=upload.name, actor=actor, **common)
+            job = services.dataset_import_queue(dataset, actor=actor, then=data["then"])
+        return Response({"job": str(job.pk), "dataset": dataset.pk}, status=202)
+
+
+class CurateView(ApiView):
+    """Take in the feedback that waits, now."""
+
+    required_scope = Scope.ADMIN
+
+    @extend_schema(
+        operation_id="admin_curate_training_data",
+        summary="Turn waiting feedback into training items",
+        request=CurateRequestSerializer,
+        responses={
+            200: CurationStatsSerializer,
+            202: OpenApiResponse(JobQueuedSerializer, "So much waits that a job does it."),
+        }
+        | errors(400, 404),
+        examples=[OpenApiExample("Look only", {"classifier": "emotion", "dry_run": True}, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        given = CurateRequestSerializer(data=object_of(request))
+        given.is_valid(raise_exception=True)
+        slug, dry_run = given.validated_data.get("classifier", ""), given.validated_data["dry_run"]
+        classifier = classifier_get(slug) if slug else None
+        actor = caller_of(request).name
+        waiting = [classifier] if classifier else Classifier.objects.serving()
+        if sum(services.evidence_waiting(each) for each in waiting) > INLINE_EVIDENCE:
+            job = jobs.enqueue("curate", {"classifier": slug, "dry_run": dry_run}, actor=actor)
+            return Response({"job": str(job.pk)}, status=202)
+        stats = services.examples_curate(classifier=classifier, dry_run=dry_run, actor=actor)
+        return Response(stats.to_dict())
+
+
+class JobView(ApiView):
+    """How far a job is."""
+
+    required_scope = Scope.ADMIN
+
+    @extend_schema(
+        operation_id="admin_job",
+        summary="State, progress and result of a job",
+        responses={200: JobSerializer} | errors(404),
+    )
+    def get(self, request: Request, job_id: uuid.UUID) -> Response:
+        return Response(JobSerializer(job_get(job_id)).data)
+
+
+class JobCancelView(ApiView):
+    """Stop a job."""
+
+    required_scope = Scope.ADMIN
+
+    @extend_schema(
+        operation_id="admin_job_cancel",
+        summary="Cancel a waiting job, or ask a running one to stop",
+        request=None,
+        responses={200: JobSerializer} | errors(404, 409),
+    )
+    def post(self, request: Request, job_id: uuid.UUID) -> Response:
+        job = jobs.cancel(job_get(job_id), actor=caller_of(request).name)
+        return Response(JobSerializer(job).data)
+
+
+def job_get(job_id: uuid.UUID) -> Job:
+    job = Job.objects.filter(pk=job_id).first()
+    if job is None:
+        raise NotFound(f"There is no job {job_id}.")
+    return job
