@@ -10,6 +10,7 @@ from django.core.management import call_command
 from kalimtak.roles import roles_ensure
 from kalimtak.schedules import schedules_ensure
 from registry.config import models_sync
+from registry.services import staging_sweep
 
 Say = Callable[[str], None]
 KEYS = {"secret_key": "SECRET_KEY", "subject_key": "KALIMTAK_SUBJECT_KEY"}
@@ -24,6 +25,7 @@ def prepare(say: Say, *, actor: str = "setup") -> None:
     say("tables are up to date")
     call_command("collectstatic", interactive=False, verbosity=0)
     say("static files are collected")
+    staging_sweep()  # what crashed attempts left half-built
     roles_ensure()
     made = schedules_ensure()
     say(f"schedules made: {', '.join(made)}" if made else "schedules are in place")

@@ -1,17 +1,21 @@
 """The base of our management commands: one clear line on failure, an example in `--help`, progress and tables."""
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError, ProgrammingError
 
 from .errors import KalimtakError
 
-Report = Callable[[float, str], None]
+
+class Report(Protocol):
+    """Says how far something is, 0 to 1, and what it is doing."""
+
+    def __call__(self, fraction: float, note: str = "") -> None: ...
 
 
 class KalimtakCommand(BaseCommand):
@@ -35,6 +39,11 @@ class KalimtakCommand(BaseCommand):
             if options.get("traceback"):
                 raise
             raise CommandError(_one_line(error)) from error
+        except (OperationalError, ProgrammingError) as error:
+            if options.get("traceback"):
+                raise
+            remedy = "is the database there, and was `manage.py setup` run?"
+            raise CommandError(f"{str(error).splitlines()[0]} ({remedy})") from error
         except KeyboardInterrupt:
             raise CommandError("Stopped.", returncode=130) from None
         except BrokenPipeError:  # `… | head`
@@ -45,7 +54,7 @@ class KalimtakCommand(BaseCommand):
     def progress(self, description: str) -> Iterator[Report]:
         """A function `(fraction, note)` that moves a bar on a terminal and says nothing elsewhere."""
         if not sys.stderr.isatty():
-            yield lambda fraction, note="": None
+            yield silent
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -59,7 +68,11 @@ class KalimtakCommand(BaseCommand):
         )
         with Progress(*columns, console=Console(stderr=True)) as bars:
             task = bars.add_task(description, total=1.0, note="")
-            yield lambda fraction, note="": bars.update(task, completed=fraction, note=note)
+
+            def report(fraction: float, note: str = "") -> None:
+                bars.update(task, completed=fraction, note=note)
+
+            yield report
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A ruled table on a terminal, lines of tab-separated columns elsewhere."""
@@ -79,6 +92,10 @@ class KalimtakCommand(BaseCommand):
         Console().print(table)
 
 
+def silent(fraction: float, note: str = "") -> None:
+    """A report to nobody."""
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of the example."""
 
@@ -91,8 +108,3 @@ def _plain(cell: Any) -> str:
 def _one_line(error: KalimtakError) -> str:
     details = "; ".join(f"{place}: {' '.join(messages)}" for place, messages in error.fields.items())
     return " ".join(f"{error.message} {details}".split())
-
-
-def ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent process, which stops its children in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
