@@ -38,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Calibrated probabilities, shape (labels,), summing to 1, and whether the input was longer than the model reads."""
+    """Calibrated probabilities (labels,), summing to 1; `truncated`: the input was longer than the model reads."""
 
     probabilities: NDArray[np.float32]
     truncated: bool
@@ -129,3 +129,11 @@ def check_examples(request: FitRequest) -> None:
         if len(example.fields) != width:
             names = ", ".join(request.input_fields)
             raise FamilyError(f"An example has {len(example.fields)} fields, the classifier reads {width} ({names}).")
+
+
+def balanced_weights(truth: NDArray[np.integer[Any]], labels: int) -> NDArray[np.float64]:
+    """Weights (labels,) that give every label that occurs in `truth` (n,) the same share; their mean over n is 1."""
+    counts = np.bincount(truth, minlength=labels)
+    present = np.count_nonzero(counts)
+    weights: NDArray[np.float64] = np.divide(len(truth), counts * present, out=np.zeros(labels), where=counts > 0)
+    return weights

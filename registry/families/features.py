@@ -1,0 +1,160 @@
+"""TF-IDF features of the classic family: scikit-learn finds the terms, its vectorisers are rebuilt from plain files.
+
+`features.json` holds the blocks (their options and terms, in column order), `model.safetensors` the arrays `idf`
+(columns,), `coefficients` (columns, labels) and `intercepts` (labels,). No pickle.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.families.base import FamilyError
+from registry.recipe import TrainingConfig
+
+FORMAT = 1
+FEATURES_NAME, WEIGHTS_NAME = "features.json", "model.safetensors"
+MIN_TEXTS = 2  # a term seen in a single text says nothing about others
+
+
+class Block:
+    """One vectoriser over one field: a fitted `TfidfVectorizer` and a quick way to the row of a single text."""
+
+    def __init__(self, field: int, options: dict[str, Any], vectoriser: Any) -> None:
+        self.field, self.options, self.vectoriser = field, options, vectoriser
+        self.idf: NDArray[np.float32] = vectoriser.idf_.astype(np.float32)
+        self._vocabulary: dict[str, int] = vectoriser.vocabulary_
+        self._analyse: Callable[[str], list[str]] = vectoriser.build_analyzer()
+
+    @property
+    def terms(self) -> list[str]:
+        """In column order."""
+        return sorted(self._vocabulary, key=self._vocabulary.__getitem__)
+
+    def row(self, text: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Columns and values of one text: what `vectoriser.transform` gives, without its sparse-matrix overhead."""
+        vocabulary = self._vocabulary
+        counts = Counter(vocabulary[term] for term in self._analyse(text) if term in vocabulary)
+        columns = np.fromiter(counts.keys(), dtype=np.intp, count=len(counts))
+        values = np.log(np.fromiter(counts.values(), dtype=np.float32, count=len(counts))) + 1
+        values *= self.idf[columns]
+        norm = np.sqrt(values @ values)
+        return columns, values / norm if norm else values
+
+
+class FieldFeatures:
+    """All blocks side by side."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = list(blocks)
+        self._offsets = np.concatenate([[0], np.cumsum([len(block.idf) for block in self.blocks])])
+
+    @property
+    def columns(self) -> int:
+        return int(self._offsets[-1])
+
+    def row(self, texts: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Columns and values of one input, a prepared text per field."""
+        rows = [block.row(texts[block.field]) for block in self.blocks]
+        columns = [columns + offset for (columns, _), offset in zip(rows, self._offsets, strict=False)]
+        return np.concatenate(columns), np.concatenate([values for _, values in rows])
+
+    def transform(self, inputs: Sequence[Sequence[str]]) -> Any:
+        """Sparse matrix (inputs, columns)."""
+        from scipy.sparse import hstack
+
+        parts = [block.vectoriser.transform([texts[block.field] for texts in inputs]) for block in self.blocks]
+        return hstack(parts, format="csr")
+
+
+def fit_features(
+    fields: Sequence[str], inputs: Sequence[Sequence[str]], training: TrainingConfig
+) -> tuple[FieldFeatures, Any]:
+    """Learn the terms of prepared `inputs`; the features and the matrix (inputs, columns) of the same inputs.
+
+    Raises FamilyError where the texts hold no term at all.
+    """
+    from scipy.sparse import hstack
+
+    blocks, parts = [], []
+    for field in range(len(fields)):
+        texts = [texts[field] for texts in inputs]
+        for options in _options(training):
+            if (fitted := _fit_vectoriser(texts, options, training.max_features)) is not None:
+                blocks.append(Block(field, options, fitted[0]))
+                parts.append(fitted[1])
+    if not blocks:
+        raise FamilyError("The training texts hold no words at all; import texts with words.")
+    return FieldFeatures(blocks), hstack(parts, format="csr")
+
+
+def write_features(
+    folder: Path,
+    features: FieldFeatures,
+    coefficients: NDArray[np.float32],
+    intercepts: NDArray[np.float32],
+    *,
+    labels: Sequence[str],
+) -> None:
+    from safetensors.numpy import save_file
+
+    blocks = [{"field": block.field, "options": block.options, "terms": block.terms} for block in features.blocks]
+    described = {"format": FORMAT, "labels": list(labels), "blocks": blocks}
+    (folder / FEATURES_NAME).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+    idf = np.concatenate([block.idf for block in features.blocks])
+    arrays = {"idf": idf, "coefficients": np.ascontiguousarray(coefficients), "intercepts": intercepts}
+    save_file(arrays, str(folder / WEIGHTS_NAME))
+
+
+def read_features(folder: Path) -> tuple[FieldFeatures, NDArray[np.float32], NDArray[np.float32]]:
+    """Features, coefficients and intercepts as written. Raises FamilyError where they do not fit together."""
+    from safetensors.numpy import load_file
+
+    described = json.loads((folder / FEATURES_NAME).read_text(encoding="utf-8"))
+    if described.get("format") != FORMAT:
+        raise FamilyError(f"{FEATURES_NAME} has format {described.get('format')!r}; this release reads {FORMAT}.")
+    arrays = load_file(str(folder / WEIGHTS_NAME))
+    blocks, start = [], 0
+    for block in described["blocks"]:
+        end = start + len(block["terms"])
+        blocks.append(_rebuild(block, arrays["idf"][start:end]))
+        start = end
+    if not start == len(arrays["idf"]) == len(arrays["coefficients"]):
+        raise FamilyError(f"{FEATURES_NAME} and {WEIGHTS_NAME} do not belong together; train again.")
+    return FieldFeatures(blocks), arrays["coefficients"], arrays["intercepts"]
+
+
+def _rebuild(block: dict[str, Any], idf: NDArray[np.float32]) -> Block:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectoriser = TfidfVectorizer(vocabulary=block["terms"], dtype=np.float32, **_arguments(block["options"]))
+    vectoriser.idf_ = idf
+    return Block(block["field"], block["options"], vectoriser)
+
+
+def _options(training: TrainingConfig) -> list[dict[str, Any]]:
+    words = {"analyzer": "word", "ngram_range": list(training.ngram_range), "token_pattern": r"(?u)\b\w\w+\b"}
+    characters = {"analyzer": "char_wb", "ngram_range": [3, 5]}
+    return [options | {"sublinear_tf": True} for options in (words, characters)]
+
+
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples."""
+    return options | {"ngram_range": tuple(options["ngram_range"])}
+
+
+def _fit_vectoriser(texts: list[str], options: dict[str, Any], max_features: int) -> tuple[Any, Any] | None:
+    """The fitted vectoriser and its matrix; with every term where none occurs twice, None where there is none."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    for least in (MIN_TEXTS, 1):
+        vectoriser = TfidfVectorizer(max_features=max_features, min_df=least, dtype=np.float32, **_arguments(options))
+        try:
+            return vectoriser, vectoriser.fit_transform(texts)
+        except ValueError:  # scikit-learn's word for an empty vocabulary
+            continue
+    return None

@@ -1,0 +1,31 @@
+"""Artefacts that the family tests share, built once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.registry.families.material import Built, build, sentences, settings_of
+from tests.registry.families.tiny import write_tiny_bert
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of two layers, 32 wide, with a WordPiece vocabulary of whole words and single letters."""
+    words = {word for told in sentences(400) for word in told.fields[0].lower().split()}
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny-bert"), sorted(words))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Callable[[str, str], Built]:
+    """Sealed artefacts by family and kind of input, each built once; tests must not alter them."""
+    made: dict[tuple[str, str], Built] = {}
+
+    def once(name: str, kind: str = "text") -> Built:
+        if (name, kind) not in made:
+            fields = ("question", "context") if kind == "pair" else ("text",)
+            folder = tmp_path_factory.mktemp(f"{name}-{kind}")
+            made[name, kind] = build(name, folder, *settings_of(name, tiny_encoder), input_fields=fields)
+        return made[name, kind]
+
+    return once

@@ -1,0 +1,118 @@
+"""What the family tests are made of: a listening reporter, small labelled texts, sealed artefacts."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from registry.families import family
+from registry.families.base import Example, FitRequest, FitResult
+from registry.families.probes import write_probes
+from registry.manifest import Manifest, write_manifest
+from registry.recipe import Recipe, apply_overrides
+from registry.text import PREPROCESSING_VERSION
+
+LABELS = ("fruit", "vehicle", "weather")
+_WORDS = {
+    "fruit": ("apple", "banana", "cherry", "mango", "plum", "grape", "🍎"),
+    "vehicle": ("car", "bicycle", "train", "lorry", "tractor", "boat", "🚗"),
+    "weather": ("rain", "snow", "storm", "sunshine", "fog", "hail", "☔"),
+}
+_FILLERS = ("I saw", "there was", "we like", "tell me about", "they say", "هنا", "it is")
+
+
+@dataclass
+class Listener:
+    """A reporter that remembers, and asks to stop after a number of polls where told so."""
+
+    stop_after: int | None = None
+    fractions: list[float] = field(default_factory=list)
+    figures: list[dict[str, float]] = field(default_factory=list)
+    polls: int = 0
+
+    def progress(self, fraction: float, note: str) -> None:
+        assert note
+        self.fractions.append(fraction)
+
+    def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        self.figures.append({"step": step, "epoch": epoch, **values})
+
+    def stop_requested(self) -> bool:
+        self.polls += 1
+        return self.stop_after is not None and self.polls > self.stop_after
+
+
+def sentences(count: int, *, seed: int = 0, fields: int = 1) -> list[Example]:
+    """`count` labelled inputs; the label shows in the last field."""
+    chooser = random.Random(seed)
+    examples = []
+    for index in range(count):
+        label = LABELS[index % len(LABELS)]
+        told = f"{chooser.choice(_FILLERS)} {' '.join(chooser.choices(_WORDS[label], k=chooser.randint(1, 4)))}"
+        examples.append(Example((*["what is it?"] * (fields - 1), told), label))
+    return examples
+
+
+def request_for(folder: Path, *assignments: str, **changes: object) -> FitRequest:
+    """A small request writing below `folder`; `assignments` as for `--set`."""
+    fields = changes.get("input_fields", ("text",))
+    assert isinstance(fields, tuple)
+    values: dict[str, object] = {
+        "labels": LABELS,
+        "input_fields": fields,
+        "recipe": apply_overrides(Recipe(), assignments),
+        "train": sentences(120, seed=1, fields=len(fields)),
+        "valid": sentences(60, seed=2, fields=len(fields)),
+        "out": folder / "artefact",
+        "checkpoints": folder / "checkpoints",
+        "reporter": Listener(),
+    }
+    return FitRequest(**(values | changes))  # type: ignore[arg-type]
+
+
+def seal(name: str, request: FitRequest, result: FitResult) -> Path:
+    """Turn what `fit` wrote into a sealed artefact with probes; its folder."""
+    manifest = Manifest(
+        classifier="things",
+        family=name,
+        labels=request.labels,
+        input_fields=request.input_fields,
+        preprocessing=PREPROCESSING_VERSION,
+        max_length=request.recipe.model.max_length if result.base_model else None,
+        recipe=request.recipe.to_dict(),
+        calibration=result.calibration,
+        metrics={},
+        seed=request.recipe.training.seed,
+        snapshot_digest=None,
+        libraries={},
+        parameters=result.parameters,
+        base_model=result.base_model,
+        created=datetime.now(UTC).isoformat(),
+    )
+    write_probes(request.out, family(name).load(request.out, manifest))
+    write_manifest(request.out, manifest)
+    return request.out
+
+
+Built = tuple[Path, FitRequest, FitResult]
+
+
+def build(name: str, folder: Path, *assignments: str, **changes: object) -> Built:
+    """Fit and seal in one go."""
+    request = request_for(folder, *assignments, **changes)
+    result = family(name).fit(request)
+    return seal(name, request, result), request, result
+
+
+def settings_of(name: str, tiny_encoder: Path) -> tuple[str, ...]:
+    """What makes a family quick enough for tests."""
+    if name != "encoder":
+        return ()
+    return (
+        f"model_config.model_name={tiny_encoder}",
+        "model_config.max_length=24",
+        "training_config.learning_rate=3e-3",
+        "training_config.num_epochs=4",
+        "training_config.batch_size=8",
+    )

@@ -1,0 +1,112 @@
+"""The classic family: features rebuilt to the last bit, weights that count, answers in microseconds."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from registry import families
+from registry.families.base import Example, FamilyError, balanced_weights
+from registry.families.features import read_features
+from tests.registry.families.material import Built, build, sentences
+
+Builder = Callable[..., Built]
+
+
+def test_a_single_row_equals_what_the_vectorisers_give(built: Builder) -> None:
+    features, _, _ = read_features(built("classic")[0] / "serving")
+    for text in ("I saw apple apple plum", "", "unknown", "هنا rain"):
+        dense = np.zeros(features.columns, dtype=np.float32)
+        columns, values = features.row([text])
+        dense[columns] = values
+        np.testing.assert_allclose(dense, features.transform([[text]]).toarray()[0], atol=1e-6)
+
+
+def test_a_package_can_be_rebuilt_with_scikit_learn_alone(built: Builder) -> None:
+    from safetensors.numpy import load_file
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    package = built("classic")[0] / "package"
+    described = json.loads((package / "features.json").read_text(encoding="utf-8"))
+    arrays = load_file(str(package / "model.safetensors"))
+    scores, start = arrays["intercepts"], 0
+    for block in described["blocks"]:
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in block["options"].items()}
+        vectoriser = TfidfVectorizer(vocabulary=block["terms"], **options)
+        end = start + len(block["terms"])
+        vectoriser.idf_ = arrays["idf"][start:end]
+        scores = scores + (vectoriser.transform(["we like banana"]) @ arrays["coefficients"][start:end])[0]
+        start = end
+    answer = families.load(built("classic")[0]).predict([("we like banana",)])[0]
+    assert described["labels"][int(scores.argmax())] == "fruit"
+    assert int(answer.probabilities.argmax()) == int(scores.argmax())
+
+
+def test_two_labels_are_answered_as_well_as_many(tmp_path: Path) -> None:
+    train = [example for example in sentences(120, seed=1) if example.label != "weather"]
+    valid = [example for example in sentences(40, seed=2) if example.label != "weather"]
+    folder = build("classic", tmp_path, labels=("fruit", "vehicle"), train=train, valid=valid)[0]
+    first, second = families.load(folder).predict([("a mango",), ("a tractor",)])
+    assert first.probabilities[0] > 0.8
+    assert second.probabilities[1] > 0.8
+
+
+def test_a_heavier_example_counts_more(tmp_path: Path) -> None:
+    train = sentences(120, seed=1)
+
+    def fruitiness(weight: float, folder: Path) -> float:
+        corrected = Example(("quince quince",), "fruit", weight=weight)
+        opposed = Example(("quince quince",), "vehicle")
+        built = build("classic", folder, train=[*train, corrected, opposed])[0]
+        return float(families.load(built).predict([("quince quince",)])[0].probabilities[0])
+
+    assert fruitiness(3.0, tmp_path / "heavy") > fruitiness(1.0, tmp_path / "light") + 0.1
+
+
+def test_balanced_weights_give_every_label_the_same_share() -> None:
+    truth = np.array([0] * 8 + [1] * 2)
+    weights = balanced_weights(truth, labels=3)
+    np.testing.assert_allclose(weights, [0.625, 2.5, 0.0])
+    assert weights[truth].mean() == pytest.approx(1)
+
+
+def test_balanced_classes_lift_a_rare_label(tmp_path: Path) -> None:
+    rare = [example for example in sentences(300, seed=1) if example.label != "weather"]
+    rare += [Example(("it is snow",), "weather"), Example(("we like snow",), "weather")]
+    plain = families.load(build("classic", tmp_path / "plain", train=rare)[0])
+    lifted = families.load(
+        build("classic", tmp_path / "lifted", "training_config.class_weights=balanced", train=rare)[0]
+    )
+    asked = [("there was snow",)]
+    assert lifted.predict(asked)[0].probabilities[2] > plain.predict(asked)[0].probabilities[2]
+
+
+def test_texts_without_a_single_word_are_refused(tmp_path: Path) -> None:
+    train = [Example(("",), "fruit"), Example((" ",), "vehicle")]
+    with pytest.raises(FamilyError, match="no words at all"):
+        build("classic", tmp_path, train=train, valid=[])
+
+
+def test_vocabulary_and_weights_that_do_not_belong_together_are_refused(built: Builder, tmp_path: Path) -> None:
+    serving = built("classic")[0] / "serving"
+    described = json.loads((serving / "features.json").read_text(encoding="utf-8"))
+    described["blocks"][0]["terms"].pop()
+    (tmp_path / "features.json").write_text(json.dumps(described), encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes((serving / "model.safetensors").read_bytes())
+    with pytest.raises(FamilyError, match="do not belong together"):
+        read_features(tmp_path)
+
+
+def test_a_short_text_takes_well_under_a_millisecond(built: Builder) -> None:
+    predictor = families.load(built("classic")[0])
+    inputs = [example.fields for example in sentences(300, seed=9)]
+    predictor.predict(inputs)
+    took = []
+    for fields in inputs:
+        start = time.perf_counter()
+        predictor.predict([fields])
+        took.append(time.perf_counter() - start)
+    assert sorted(took)[len(took) // 2] < 0.001

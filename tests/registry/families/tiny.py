@@ -1,0 +1,28 @@
+"""A tiny random BERT with a tokenizer, written as any base model is: what encoder tests fine-tune."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def write_tiny_bert(folder: Path, words: Sequence[str], *, seed: int = 0) -> Path:
+    """Two layers, 32 wide, 64 positions; knows `words` and single letters, the rest is unknown to it."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = dict.fromkeys(
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *(f"##{x}" for x in letters)]
+    )
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    torch.manual_seed(seed)
+    BertModel(config).save_pretrained(folder)
+    return folder
