@@ -1,15 +1,17 @@
 """The classifier's page: what it is configured to do, who answers for it now, and who did before."""
 
+import json
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.db.models import Prefetch
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminSelectWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from kalimtak.core import audit
 from kalimtak.core.admin import (
@@ -31,6 +33,17 @@ WHERE = "classifier"
 FIELD_OF = dict.fromkeys(RECIPE_SECTIONS, "recipe") | {"type": "family", "route": "slug"}
 
 
+class PrettyJSONField(forms.JSONField):
+    """JSON a line per key, letters of every script as they are."""
+
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 16, "dir": "ltr", "spellcheck": "false", "class": "k-code"})
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, InvalidJSONInput | str):
+            return super().prepare_value(value)
+        return json.dumps(value, ensure_ascii=False, indent=2)
+
+
 class ClassifierForm(forms.ModelForm):
     """Reads recipe, labels and policy as strictly as `models.yaml`, and says at which field a key is wrong."""
 
@@ -38,8 +51,13 @@ class ClassifierForm(forms.ModelForm):
         label=_("Type"), choices=[(name, name) for name in MODEL_TYPES], widget=UnfoldAdminSelectWidget()
     )
 
+    label_config = PrettyJSONField(label=_("Label configuration"), required=False, empty_value={})
+    recipe = PrettyJSONField(label=_("Recipe"), required=False, empty_value={})
+    policy = PrettyJSONField(label=_("Policy"), required=False, empty_value={})
+
     class Meta:
         model = Classifier
+        help_texts = {"slug": _("Also its route, /api/classify/…; it cannot be changed later.")}
         fields = ["slug", "name", "description", "family", "enabled", "is_default", "label_config", "recipe", "policy"]
 
     def clean(self) -> dict[str, Any]:
@@ -58,7 +76,7 @@ class ClassifierForm(forms.ModelForm):
             "type": data["family"],
             "enabled": data["enabled"],
             "route": data.get("slug") or self.instance.slug,
-            "description": data["description"],
+            "description": data["description"] or None,
             "label_config": data["label_config"],
             "policy": data["policy"],
         }
@@ -137,22 +155,22 @@ class ClassifierAdmin(BaseModelAdmin):
     list_display = ["slug", "name", "family", "live_shown", "enabled", "is_default"]
     list_filter = ["enabled", "family"]
     search_fields = ["slug", "name"]
-    readonly_fields = ["labels_shown", "input_fields", "label_field"]
+    readonly_fields = ["route", "labels_shown", "reads", "label_field"]
     panels = [LivePanel()]
     confirmed_actions = [Rollback()]
     empty_text = _("No classifiers yet. Describe them in models.yaml and run `manage.py sync_models`.")
-    fieldsets = [
-        (None, {"fields": ["slug", "name", "description", "family", "enabled", "is_default"]}),
-        (_("Labels"), {"fields": ["labels_shown", "input_fields", "label_field", "label_config"]}),
+    configuration = (
+        (_("Labels"), {"fields": ["labels_shown", "reads", "label_field", "label_config"]}),
         (_("How it trains and answers"), {"fields": ["recipe", "policy"]}),
-    ]
+    )
 
     def get_queryset(self, request: HttpRequest) -> Any:
         live = Deployment.objects.live().production().select_related("version__classifier")
         return super().get_queryset(request).prefetch_related(Prefetch("deployments", live, to_attr="live_deployments"))
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [*self.readonly_fields, "slug"] if obj else self.readonly_fields
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        identity = ["route" if obj else "slug", "name", "description", "family", "enabled", "is_default"]
+        return [(None, {"fields": identity}), *self.configuration]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # its versions and interactions point at it; `enabled` takes it out of service
@@ -167,6 +185,14 @@ class ClassifierAdmin(BaseModelAdmin):
         for deployment in classifier.live_deployments:
             return state_label("production", deployment.version.ref)
         return state_label("", _("no version yet"))
+
+    @admin.display(description=_("route"))
+    def route(self, classifier: Classifier) -> SafeString:
+        return format_html("<code>/api/classify/{}</code>", classifier.slug)
+
+    @admin.display(description=_("input fields"))
+    def reads(self, classifier: Classifier) -> str:
+        return ", ".join(classifier.input_fields) or "–"
 
     @admin.display(description=_("labels"))
     def labels_shown(self, classifier: Classifier) -> SafeString:

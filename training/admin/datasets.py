@@ -50,12 +50,12 @@ class UploadForm(forms.Form):
         widget=UnfoldAdminSelectWidget(),
     )
     then = forms.ChoiceField(label=_("Afterwards"), choices=AFTERWARDS, widget=UnfoldAdminSelectWidget())
-    text_field = forms.CharField(
-        label=_("Text column"),
+    text_fields = forms.CharField(
+        label=_("Text columns"),
         required=False,
-        max_length=64,
+        max_length=200,
         widget=UnfoldAdminTextInputWidget(attrs={"dir": "auto"}),
-        help_text=_("Empty: found by name and content."),
+        help_text=_("One per input of the classifier, with commas between. Empty: found by name and content."),
     )
     label_field = forms.CharField(
         label=_("Label column"),
@@ -64,6 +64,9 @@ class UploadForm(forms.Form):
         widget=UnfoldAdminTextInputWidget(attrs={"dir": "auto"}),
         help_text=_("Empty: found by name and content."),
     )
+
+    def clean_text_fields(self) -> list[str]:
+        return [name.strip() for name in self.cleaned_data["text_fields"].split(",") if name.strip()]
 
 
 class Upload(ConfirmedAction):
@@ -82,7 +85,7 @@ class Upload(ConfirmedAction):
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
         actor = actor_of(request)
-        options = {name: data[name] for name in ("text_field", "label_field") if data[name]}
+        options = {"text_fields": data["text_fields"], "label_field": data["label_field"]}
         if data["then"] != "none" and not request.user.has_perm("registry.train_classifier"):
             raise PermissionDenied
         dataset = services.dataset_add(
@@ -91,7 +94,7 @@ class Upload(ConfirmedAction):
             name=data["file"].name,
             role=data["role"],
             split=data["split"],
-            options=options,
+            options={name: value for name, value in options.items() if value},
             actor=actor,
         )
         services.dataset_import_queue(dataset, actor=actor, then=data["then"])

@@ -60,11 +60,15 @@ class CurateNow(ConfirmedAction):
 
     name = "curate"
     label = _("Curate now")
-    question = _("New feedback is cleaned, checked and turned into training items. Repeating it changes nothing.")
+    question = _("What is new is cleaned, checked and turned into training items. Repeating it changes nothing.")
     permission = "registry.curate_classifier"
     icon = "filter_alt"
     per_object = False
     form_class = CurateForm
+
+    def facts(self, request: HttpRequest, obj: Any) -> list[tuple[Any, Any]]:
+        enabled = Classifier.objects.serving()
+        return [(classifier.name, services.evidence_waiting(classifier)) for classifier in enabled]
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
         slug = data["classifier"].slug if data["classifier"] else ""

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -64,11 +65,8 @@ class ReviewDesk:
 
     def desk_view(self, request: HttpRequest) -> HttpResponse:
         self.require_reviewer(request)
-        classifier = request.GET.get("classifier", "")
-        waiting = TrainingDataItem.objects.filter(status=WAITING)
-        if classifier:
-            waiting = waiting.filter(classifier__slug=classifier)
-        first = waiting.order_by("pk").first()
+        slug = request.GET.get("classifier", "")
+        first = waiting_for(request.user, **({"classifier__slug": slug} if slug else {})).first()
         if first is None:
             messages.info(request, _("Nothing waits for review."))
             return self.redirect_to_list()
@@ -77,8 +75,7 @@ class ReviewDesk:
     def review_view(self, request: HttpRequest, item_id: int) -> HttpResponse:
         self.require_reviewer(request)
         item: Any = self.visible_object(request, str(item_id))  # type: ignore[attr-defined]
-        waiting = TrainingDataItem.objects.filter(classifier=item.classifier, status=WAITING)
-        following = next_item(item)
+        following = next_item(item, request.user)
         context = {
             **self.admin_site.each_context(request),
             "title": _("Review"),
@@ -91,7 +88,7 @@ class ReviewDesk:
             "labels": label_choices(item),
             "reviews": item.reviews.select_related("reviewer"),
             "rivals": rivals(item),
-            "left": waiting.count(),
+            "left": waiting_for(request.user, classifier=item.classifier).count(),
             "next_url": reverse("admin:training_trainingdataitem_review", args=[following.pk]) if following else "",
         }
         return TemplateResponse(request, "admin/training/review.html", context)
@@ -101,7 +98,7 @@ class ReviewDesk:
         if request.method != "POST":
             return self.post_only()
         item: Any = self.visible_object(request, str(item_id))  # type: ignore[attr-defined]
-        following = next_item(item)
+        following = next_item(item, request.user)
         verdict, label = request.POST.get("verdict", ""), request.POST.get("label", "")
         if verdict == Review.Verdict.RELABEL and label == item.label:
             verdict, label = Review.Verdict.APPROVE, ""
@@ -115,6 +112,13 @@ class ReviewDesk:
             return self.redirect_to_list()
         return self.redirect_to_review(following.pk)
 
+    def buttons(self, request: HttpRequest, obj: Any) -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = super().buttons(request, obj)  # type: ignore[misc]
+        if obj is None and self.has_review_permission(request):
+            desk = {"label": _("Review what waits"), "icon": "fact_check"}
+            shown.insert(0, {"action": desk, "url": reverse("admin:training_trainingdataitem_desk")})
+        return shown
+
     def post_only(self) -> HttpResponse:
         return HttpResponseNotAllowed(["POST"])
 
@@ -125,10 +129,16 @@ class ReviewDesk:
         return HttpResponseRedirect(reverse("admin:training_trainingdataitem_changelist"))
 
 
-def next_item(item: TrainingDataItem) -> TrainingDataItem | None:
+def waiting_for(reviewer: Any, **narrower: Any) -> QuerySet[TrainingDataItem]:
+    """What waits and has no verdict of this reviewer yet: where several must agree, each item comes to each once."""
+    waiting = TrainingDataItem.objects.filter(status=WAITING, **narrower)
+    return waiting.exclude(reviews__reviewer=reviewer).order_by("pk")
+
+
+def next_item(item: TrainingDataItem, reviewer: Any) -> TrainingDataItem | None:
     """The item of the same classifier that waits after this one; behind the last comes the first."""
-    waiting = TrainingDataItem.objects.filter(classifier=item.classifier, status=WAITING).exclude(pk=item.pk)
-    return waiting.filter(pk__gt=item.pk).order_by("pk").first() or waiting.order_by("pk").first()
+    waiting = waiting_for(reviewer, classifier=item.classifier).exclude(pk=item.pk)
+    return waiting.filter(pk__gt=item.pk).first() or waiting.first()
 
 
 def rivals(item: TrainingDataItem) -> list[TrainingDataItem]:
