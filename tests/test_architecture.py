@@ -66,7 +66,7 @@ BANNED_CALLS = {
     *("eval", "exec", "os.system", "os.popen", "mark_safe", "yaml.load", "yaml.load_all", "yaml.unsafe_load"),
     *("yaml.full_load", "torch.load", "torch.export.load", "subprocess.getoutput"),
 }
-BANNED_ARGUMENTS = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "verify": False}
+BANNED_ARGUMENTS = {"shell": True, "trust_remote_code": True, "allow_pickle": True}
 ALLOWED: dict[tuple[str, str], str] = {
     # (file, what): why it is safe there
     ("registry/recipe/file.py", "yaml.load"): "with a SafeLoader that also refuses repeated keys and counts aliases",

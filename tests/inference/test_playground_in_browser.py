@@ -55,7 +55,7 @@ def visit(page, live_server, settings):
 def ask(page, text):
     page.get_by_label("Text", exact=True).fill(text)
     page.get_by_role("button", name="Ask").click()
-    page.locator("#result").wait_for()
+    page.locator("#asked", has_text=text).wait_for()
 
 
 def test_a_question_gets_its_answer_with_scores_in_order(emotion, visit):
