@@ -56,7 +56,7 @@ class LabelRules:
         if not label:
             return "", "No label."
         if self.labels and label not in self.labels:
-            return label, f"Unknown label {label[:LABEL_LENGTH]!r}{_suggestion(label, self.labels)}."
+            return label, f"Unknown label {label[:LABEL_LENGTH]!r}{_suggestion(label, self.labels)}"
         if len(label) > LABEL_LENGTH or not label.isprintable():
             return label, f"A label has at most {LABEL_LENGTH} printable characters."
         return label, ""
@@ -64,7 +64,7 @@ class LabelRules:
 
 def _suggestion(label: str, labels: Sequence[str]) -> str:
     same = [known for known in labels if known.casefold() == label.casefold()]
-    return f"; did you mean {same[0]!r}?" if same else ""
+    return f"; did you mean {same[0]!r}?" if same else "."
 
 
 @dataclass(frozen=True, slots=True)

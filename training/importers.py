@@ -32,6 +32,7 @@ from training.streams import (
 __all__ = ["CHUNK_ROWS", "Chunk", "ImportRefused", "Limits", "RowError", "Source", "chunks", "open_source"]
 
 CHUNK_ROWS = 500
+RECORD_CHARACTERS = 100_000  # over several lines, before an unclosed quote is suspected; below csv's own field limit
 RECORD_LISTS = ("data", "records", "rows", "examples", "items")
 
 
@@ -155,7 +156,7 @@ class _Physical:
 
 def _csv_rows(source: Source) -> Rows:
     with unpacked(source.path, source.is_gzipped, source.limits) as stream:
-        lines = _Physical(text_lines(stream, source.name, source.limits.line), csv.field_size_limit())
+        lines = _Physical(text_lines(stream, source.name, source.limits.line), RECORD_CHARACTERS)
         header: list[str] | None = None
         for record in _csv_records(lines, source.delimiter):
             if isinstance(record, RowError) and header is None:

@@ -1,14 +1,26 @@
 """A classifier with enough examples to learn from in a second."""
 
+import json
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from registry.families.base import Example
+from registry.recipe import Recipe
+from training.run_process import TrainerProcess
+from training.run_spec import EXIT_DONE, RunSpec
+
 if TYPE_CHECKING:  # Django is set up after this file is read
+    from django.contrib.auth.models import User
+
+    from interactions.models import Feedback, UserInteraction
     from registry.models import Classifier
-    from training.models import TrainingDataItem
+    from training.models import TrainingDataItem, TrainingRun
 
 WORDS = {"glad": "sunny smile laugh party", "sad": "tears alone grave loss", "calm": "lake tea quiet breath"}
 FILLERS = ("today", "again", "really", "then", "with", "my", "old", "friend", "and", "neighbour", "at", "home", "too")
@@ -70,3 +82,113 @@ def teach() -> "Callable[..., list[TrainingDataItem]]":
 def taught_mood(mood: "Classifier", teach: "Callable[..., list[TrainingDataItem]]") -> "Classifier":
     teach(mood)
     return mood
+
+
+@pytest.fixture
+def ask(mood: "Classifier") -> "Callable[..., UserInteraction]":
+    """Record that `mood` answered a text with a label."""
+    from django.utils import timezone
+
+    from interactions.models import UserInteraction
+    from registry.models import ModelVersion
+
+    version = ModelVersion.objects.create(classifier=mood, number=1, family="classic", artefact_digest="0" * 64)
+
+    def ask(text: str, label: str = "glad", **values: object) -> "UserInteraction":
+        return UserInteraction.objects.create(
+            classifier=mood,
+            version=version,
+            fields={"text": text},
+            label=label,
+            confidence=0.9,
+            created_at=timezone.now(),
+            **values,
+        )
+
+    return ask
+
+
+@pytest.fixture
+def judge() -> "Callable[..., Feedback]":
+    """Give feedback on an interaction, as Carla's key unless told otherwise."""
+    from django.utils import timezone
+
+    from interactions.models import Feedback
+
+    def judge(interaction: "UserInteraction", source: str = "key:carla", **values: object) -> "Feedback":
+        values = {"trusted": True, "updated_at": timezone.now(), **values}
+        return Feedback.objects.create(interaction=interaction, source=source, **values)
+
+    return judge
+
+
+@pytest.fixture
+def rami() -> "User":
+    """Reviews."""
+    from django.contrib.auth.models import User
+
+    return User.objects.create_user("rami", is_staff=True)
+
+
+@pytest.fixture(scope="session")
+def sealed_run(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
+    """A finished run of a real trainer for classifier `mood`: what it sealed lies in `out`. Made once, to be copied."""
+    folder = tmp_path_factory.mktemp("sealed")
+    for name in ("work", "out", "checkpoints"):
+        (folder / name).mkdir()
+    spec = RunSpec(
+        classifier="mood",
+        description="How one feels.",
+        label_descriptions={"glad": "smiles"},
+        family="classic",
+        labels=tuple(WORDS),
+        input_fields=("text",),
+        recipe=Recipe().to_dict(),
+        snapshot_digest="a" * 64,
+        golden_digest="b" * 64,
+        counts={"train": dict.fromkeys(WORDS, 20)},
+        folder=folder / "work",
+        out=folder / "out",
+        checkpoints=folder / "checkpoints",
+        champion=None,
+        resume=False,
+        supervisor=os.getpid(),
+    )
+    write_examples(spec)
+    spec.write()
+    with TrainerProcess(spec, spec.folder / "trainer.json") as trainer:
+        while trainer.returncode() is None:
+            time.sleep(0.02)
+        assert trainer.returncode() == EXIT_DONE, trainer.last_words()
+    return spec
+
+
+def write_examples(spec: RunSpec) -> None:
+    for split, numbers in {"train": range(20), "valid": range(20, 25), "golden": range(25, 30)}.items():
+        spec.write_examples(
+            split, [Example((sentence(label, number),), label) for label in WORDS for number in numbers]
+        )
+
+
+@pytest.fixture
+def trained_mood(taught_mood: "Classifier", sealed_run: RunSpec) -> "TrainingRun":
+    """The run that made `mood/1`, verified, judged and deployed, as if a trainer had just ended."""
+    from kalimtak.core.models import Job
+    from registry import services as registry
+    from registry import store as artefacts
+    from registry.metrics import Scores
+    from registry.models import ModelVersion
+    from training import services
+
+    run = services.run_start(taught_mood, actor="olga", ring=False)
+    staging = artefacts.staging_folder(run.job_id, 1)
+    shutil.copytree(sealed_run.out, staging, dirs_exist_ok=True)
+    run.version = registry.version_register(taught_mood, staging, parent=None, actor="olga")
+    run.save()
+    ModelVersion.objects.update(status=ModelVersion.Status.VERIFIED)
+    scores = Scores.from_dict(json.loads(sealed_run.result.read_text())["scores"])
+    registry.evaluation_record(run.version, data_digest=run.snapshot.golden_digest, scores=scores)
+    registry.version_deploy(run.version, actor="olga")
+    Job.objects.filter(pk=run.job_id).update(state=Job.State.SUCCEEDED, progress=1.0)
+    run.job.refresh_from_db()
+    return run

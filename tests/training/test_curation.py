@@ -1,0 +1,161 @@
+"""Feedback becomes items: what is evidence, what is dropped, what waits, and why."""
+
+import pytest
+from django.utils import timezone
+
+from kalimtak.core.auth import Caller
+from kalimtak.core.errors import InvalidInput
+from training import services
+from training.models import TrainingDataItem
+
+pytestmark = pytest.mark.django_db
+
+KEYS = {"extracted", "duplicates", "filtered", "pii_redacted", "over_represented", "loaded", "approved", "for_review"}
+CARLA = Caller("key", "key:carla")
+
+
+def curate(**values):
+    return services.examples_curate(**values).to_dict()
+
+
+def items(**values):
+    return TrainingDataItem.objects.filter(**values)
+
+
+def test_a_good_rating_confirms_and_a_correction_proposes(ask, judge):
+    judge(ask("a sunny day"), rating=5)
+    judge(ask("a rainy day"), rating=1, correct_label="sad")
+    stats = curate()
+    assert stats.keys() == KEYS | {"reasons"}
+    assert (stats["extracted"], stats["loaded"], stats["approved"]) == (2, 2, 2)
+    assert items(label="glad", origin="confirmed", status="approved").get().fields == {"text": "a sunny day"}
+    corrected = items(label="sad", origin="corrected", status="approved").get()
+    assert corrected.reason == "A person corrected the answer."
+    assert corrected.interaction is not None
+
+
+def test_a_low_rating_without_a_correction_makes_nothing(ask, judge):
+    judge(ask("a sunny day"), rating=3)
+    assert curate()["reasons"] == {"low rating without a correction": 1}
+    assert not items().exists()
+
+
+def test_curating_twice_changes_nothing(ask, judge):
+    judge(ask("a sunny day"), rating=5)
+    curate()
+    before = list(items().values())
+    assert curate()["extracted"] == 0
+    assert list(items().values()) == before
+
+
+def test_a_dry_run_writes_nothing(ask, judge):
+    for number in range(3):
+        judge(ask(f"a sunny day {number}"), rating=5)
+    judge(ask("a sunny day 0"), rating=5)
+    looked = curate(dry_run=True)
+    assert not items().exists()
+    assert looked == curate()
+
+
+def test_the_same_evidence_again_is_a_duplicate(ask, judge):
+    judge(ask("a sunny day"), rating=5)
+    curate()
+    judge(ask("A sunny  day"), rating=4)
+    stats = curate()
+    assert (stats["duplicates"], stats["loaded"]) == (1, 0)
+    assert stats["reasons"] == {"exact duplicate": 1}
+
+
+def test_a_correction_against_an_approved_item_waits(ask, judge, load_item):
+    load_item("a sunny day", "glad")
+    judge(ask("a sunny day"), correct_label="sad")
+    assert curate()["for_review"] == 1
+    assert items(label="sad").get().reason == "The same text is already labelled 'glad'."
+
+
+@pytest.fixture
+def load_item(mood):
+    from training.etl.duplicates import content_hash
+
+    def load_item(text, label, **values):
+        values = {"status": "approved", **values}
+        return TrainingDataItem.objects.create(
+            classifier=mood, fields={"text": text}, label=label, content_hash=content_hash([text]), **values
+        )
+
+    return load_item
+
+
+def test_personal_data_is_taken_out_before_it_becomes_an_item(ask, judge):
+    judge(ask("mail me at jo@example.org today"), rating=5)
+    assert curate()["pii_redacted"] == 1
+    assert items().get().fields == {"text": "mail me at <EMAIL> today"}
+
+
+def test_anonymous_evidence_waits_for_a_reviewer(ask, judge):
+    judge(ask("a sunny day"), source="anonymous:ab", trusted=False, rating=5)
+    assert curate()["for_review"] == 1
+    assert items().get().reason == "Anonymous evidence waits for a reviewer."
+
+
+@pytest.mark.parametrize("approve", ["manual", "agree:2"])
+def test_the_policy_may_ask_for_a_reviewer(ask, judge, mood, approve):
+    mood.policy = {"review": {"approve": approve}}
+    mood.save()
+    judge(ask("a sunny day"), rating=5)
+    assert curate()["for_review"] == 1
+
+
+def test_a_flood_from_one_source_waits_beyond_its_first_few(ask, judge):
+    for number in range(20):
+        judge(ask(f"a lovely day number {number}"), correct_label="sad")
+    judge(ask("quite another matter"), source="subject:x", correct_label="sad")
+    stats = curate()
+    assert (stats["approved"], stats["for_review"], stats["over_represented"]) == (6, 15, 15)
+    assert "Its source gave 5 approved items already" in items(status="review").first().reason
+
+
+def test_praise_of_a_blocked_word_is_filtered_and_shown_with_its_reason(ask, judge):
+    judge(ask("what a shit day"), rating=5)
+    stats = curate()
+    assert (stats["filtered"], stats["loaded"]) == (1, 0)
+    assert items(status="rejected").get().reason == "It holds a blocked word."
+
+
+def test_a_changed_mind_replaces_what_it_said_before(ask, judge):
+    feedback = judge(ask("a sunny day"), rating=5)
+    curate()
+    feedback.refresh_from_db()
+    feedback.correct_label, feedback.updated_at = "sad", timezone.now()
+    feedback.save()
+    assert curate()["approved"] == 1
+    assert items(label="glad").get().status == "rejected"
+    assert items(label="glad").get().reason == "The same person said something else later."
+    assert items(label="sad").get().status == "approved"
+
+
+def test_a_label_that_is_gone_is_not_learnt(ask, judge):
+    judge(ask("a sunny day", label="bygone"), rating=5)
+    assert curate()["filtered"] == 1
+
+
+def test_an_example_is_a_candidate_until_it_is_curated(mood):
+    item = services.example_add(mood, fields={"text": "x at jo@example.org"}, label="sad", caller=CARLA, source="key:c")
+    assert (item.status, item.origin, item.fields) == ("candidate", "example", {"text": "x at <EMAIL>"})
+    again = services.example_add(mood, fields={"text": "X at jo@example.org"}, label="sad", caller=CARLA, source="k")
+    assert again == item
+    assert curate()["approved"] == 1
+    item.refresh_from_db()
+    assert (item.status, item.reason) == ("approved", "A client gave it as an example.")
+
+
+def test_an_example_with_a_label_outside_the_set_is_refused(mood):
+    with pytest.raises(InvalidInput, match="is not a label of mood"):
+        services.example_add(mood, fields={"text": "x"}, label="weird", caller=CARLA, source="key:c")
+
+
+def test_many_batches_are_taken_in(ask, judge):
+    for number in range(1_001):
+        judge(ask(f"day number {number} was fine"), source=f"subject:{number}", rating=5)
+    assert curate()["loaded"] >= 200  # beyond that the label is over-represented
+    assert curate()["extracted"] == 0

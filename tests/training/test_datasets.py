@@ -1,0 +1,193 @@
+"""Files become approved items, once, with every exception explained."""
+
+import gzip
+import io
+from pathlib import Path
+
+import pytest
+
+from kalimtak.core import jobs
+from kalimtak.core.errors import InvalidInput, NotAllowed
+from registry.models import Classifier
+from training import services
+from training.models import Dataset, Review, TrainingDataItem
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def load(mood):
+    def load(content, name="rows.csv", classifier=None, **values):
+        raw = content if isinstance(content, bytes) else content.encode()
+        dataset = services.dataset_add(classifier or mood, source=io.BytesIO(raw), name=name, actor="olga", **values)
+        return services.dataset_load(dataset)
+
+    return load
+
+
+def items(**values):
+    return TrainingDataItem.objects.filter(**values)
+
+
+def test_labelled_rows_are_approved_items(load):
+    dataset = load("text,label\nsunny,glad\nrain,sad\n")
+    assert (dataset.state, dataset.rows) == ("ready", 2)
+    item = items(label="glad").get()
+    assert (item.status, item.split, item.fields) == ("approved", "train", {"text": "sunny"})
+    assert item.reason == "Loaded from rows.csv."
+    assert item.decided_at
+
+
+def test_loading_again_changes_nothing(load):
+    content = gzip.compress(b"text,label\nsunny,glad\nrain,sad\nSUNNY ,glad\n")
+    first = load(content, "rows.csv.gz")
+    assert first.report["outcome"] == {"loaded": 2, "duplicates": 1, "for_review": 0, "refused_before": 0}
+    before = list(items().values())
+    assert services.dataset_load(first).report["outcome"]["loaded"] == 0
+    assert load(content, "rows.csv.gz").report["outcome"]["duplicates"] == 3
+    assert list(items().values()) == before
+
+
+def test_a_text_with_another_label_waits_for_review(load):
+    load("text,label\nsunny,glad\nsunny,sad\n")
+    item = items(label="sad").get()
+    assert (item.status, item.reason) == ("review", "The same text is already labelled 'glad'.")
+
+
+def test_a_pair_that_a_reviewer_refused_does_not_come_back(load, rami):
+    load("text,label\nsunny,sad\n")
+    services.item_review(items().get(), reviewer=rami, verdict=Review.Verdict.REJECT)
+    assert load("text,label\nsunny,sad\nrain,sad\n").report["outcome"]["refused_before"] == 1
+    assert items(status="approved").get().fields == {"text": "rain"}
+
+
+def test_bad_rows_are_reported_and_good_ones_loaded(load):
+    dataset = load("text,label\nsunny,glad\nmoon,weird\n,sad\nrain,sad\n")
+    assert dataset.rows == 2
+    assert dataset.report["errors"] == [
+        {"line": 3, "reason": "Unknown label 'weird'."},
+        {"line": 4, "reason": "An empty text."},
+    ]
+
+
+def test_the_golden_role_and_the_split_decide_where_rows_go(load):
+    load("text,label\na,glad\n", role="golden")
+    load("text,label\nb,glad\n", split="valid")
+    load("text,label,split\nc,glad,dev\nd,sad,test\ne,sad,train\n")
+    splits = dict(items().values_list("fields__text", "split"))
+    assert splits == {"a": "test", "b": "valid", "c": "valid", "d": "test", "e": "train"}
+
+
+def test_a_classifier_without_labels_takes_them_from_the_data(load, mood):
+    bare = Classifier.objects.create(slug="bare", family="classic", input_fields=["text"])
+    load("text,label\na,zebra\nb,ant\nc,zebra\n", classifier=bare)
+    bare.refresh_from_db()
+    assert bare.labels == ["zebra", "ant"]
+
+
+def test_labels_are_mapped(load, mood):
+    mood.label_config = {"labels": mood.labels, "mapping": {"0": "glad", "1": "sad"}}
+    mood.save()
+    load('[{"text": "a", "label": 0}, {"text": "b", "label": 1}]', "rows.json")
+    assert set(items().values_list("label", flat=True)) == {"glad", "sad"}
+
+
+def test_a_question_needs_its_context(load):
+    clarity = Classifier.objects.create(
+        slug="clarity", family="classic", input_fields=["question", "context"], label_field="clarity_label"
+    )
+    load(
+        '[{"question": "q", "context": "c", "clarity_label": "Clear"}, {"question": "q", "clarity_label": "Vague"},'
+        ' {"question": "p", "context": "c", "clarity_label": "Vague"}]',
+        "rows.json",
+        classifier=clarity,
+    )
+    assert items(label="Clear").get().fields == {"question": "q", "context": "c"}
+    assert items().count() == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "empty"),
+        ("text,label\n", "no rows"),
+        ("text\nsunny\n", "no label column"),
+        ("text,label\na,x\nb,y\n", "None of the labels"),
+        ("text,label\n,glad\n", "no row that can be loaded"),
+    ],
+)
+def test_a_file_nothing_can_be_learnt_from_is_refused_and_changes_nothing(load, content, says):
+    with pytest.raises(InvalidInput, match=says) as refusal:
+        load(content)
+    assert refusal.value.code == "dataset_refused"
+    assert Dataset.objects.get().state == "failed"
+    assert not items().exists()
+
+
+def test_one_class_is_no_label_set(load):
+    bare = Classifier.objects.create(slug="bare", family="classic", input_fields=["text"])
+    with pytest.raises(InvalidInput, match="at least two"):
+        load("text,label\na,x\nb,x\n", classifier=bare)
+    bare.refresh_from_db()
+    assert bare.labels == []
+
+
+def test_an_interrupted_load_goes_on_where_it_stopped(mood, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {number},glad\n" for number in range(1_200)))
+    dataset = services.dataset_add(mood, source=path, name=path.name, actor="olga")
+
+    def cancel(fraction, note):
+        if "loaded 1,000" in note:
+            raise jobs.JobCancelled
+
+    with pytest.raises(jobs.JobCancelled):
+        services.dataset_load(dataset, progress=cancel)
+    dataset.refresh_from_db()
+    assert (dataset.state, items().count()) == ("failed", 1_000)
+    assert services.dataset_load(dataset).rows == 1_200
+
+
+def test_the_job_loads_and_trains_afterwards(mood):
+    body = "text,label\n" + "".join(f"text {n},{'glad' if n % 2 else 'sad'}\n" for n in range(60))
+    dataset = services.dataset_add(mood, source=io.BytesIO(body.encode()), name="rows.csv", actor="olga")
+    job = services.dataset_import_queue(dataset, actor="olga", then="train")
+    assert services.dataset_import_queue(dataset, actor="olga") == job
+    assert jobs.run(job.pk) == "succeeded"
+    job.refresh_from_db()
+    assert job.result["loaded"] == 60
+    assert mood.runs.get().job_id == jobs.Job.objects.get(kind="train").pk
+
+
+def test_a_name_cannot_lead_out_of_the_store(mood, store):
+    dataset = services.dataset_add(mood, source=io.BytesIO(b"x"), name="../../etc/passwd.csv", actor="olga")
+    assert dataset.name == "passwd.csv"
+    assert {path.parent for path in Path(store).rglob("*") if path.is_file()} == {store / "_datasets"}
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("https://other.example/x.csv", NotAllowed),
+        ("http://data.example/x.csv", InvalidInput),
+        ("https://data.example:8443/x.csv", InvalidInput),
+        ("https://u:p@data.example/x.csv", InvalidInput),
+        ("https://data.example@other.example/x.csv", InvalidInput),
+        ("file:///etc/passwd", InvalidInput),
+        ("https://[::1", InvalidInput),
+    ],
+)
+def test_only_plain_https_to_an_allowed_host_is_fetched(mood, settings, url, error):
+    settings.KALIMTAK_DATASET_HOSTS = ["data.example"]
+    with pytest.raises(error):
+        services.dataset_add_url(mood, url=url, actor="olga")
+    assert not Dataset.objects.exists()
+
+
+def test_a_host_with_a_private_address_is_refused_when_it_is_fetched(mood, settings):
+    settings.KALIMTAK_DATASET_HOSTS = ["localhost"]
+    dataset = services.dataset_add_url(mood, url="https://localhost/x.csv", actor="olga")
+    with pytest.raises(InvalidInput, match="no public address"):
+        services.dataset_load(dataset)
+    dataset.refresh_from_db()
+    assert dataset.state == "failed"
