@@ -186,8 +186,13 @@ def trained_mood(taught_mood: "Classifier", sealed_run: RunSpec) -> "TrainingRun
     run.version = registry.version_register(taught_mood, staging, parent=None, actor="olga")
     run.save()
     ModelVersion.objects.update(status=ModelVersion.Status.VERIFIED)
-    scores = Scores.from_dict(json.loads(sealed_run.result.read_text())["scores"])
-    registry.evaluation_record(run.version, data_digest=run.snapshot.golden_digest, scores=scores)
+    result = json.loads(sealed_run.result.read_text())
+    registry.evaluation_record(
+        run.version,
+        data_digest=run.snapshot.golden_digest,
+        scores=Scores.from_dict(result["scores"]),
+        slices=result["slices"],
+    )
     registry.version_deploy(run.version, actor="olga")
     Job.objects.filter(pk=run.job_id).update(state=Job.State.SUCCEEDED, progress=1.0)
     run.job.refresh_from_db()

@@ -25,6 +25,7 @@ from registry.manifest import verify_manifest
 from registry.models import Classifier, Evaluation, ModelVersion
 from training import services
 from training.models import TrainingRun
+from training.run_spec import RunSpec
 from training.services.work import WorkFolder, runs_root, work_sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -94,11 +95,12 @@ def leftovers(store: Path) -> list[Path]:
 
 
 def test_a_run_makes_a_verified_version_with_figures_and_a_verdict(taught_mood: Classifier, store: Path) -> None:
-    run = finish(start(taught_mood))
+    run = finish(start(taught_mood, overrides=["training_config.seed=7"]))
     version = run.version
     assert version is not None and version.ref == "mood/1"
     assert version.status == ModelVersion.Status.VERIFIED
     assert version.snapshot_digest == run.snapshot.digest
+    assert version.seed == 7
     assert run.job.result["version"] == "mood/1"
     assert run.job.result["verdict"] == "passed"
     assert run.job.result["metrics"]["macro_f1"] == version.metrics["macro_f1"] > 0.8
@@ -107,22 +109,22 @@ def test_a_run_makes_a_verified_version_with_figures_and_a_verdict(taught_mood: 
     assert evaluation.rows == 18
     assert sum(part["n"] for part in evaluation.slices["length"]) == 18
     assert not leftovers(store)
+    assert registry.live_version(taught_mood) is None
+    assert jobs.run(run.job_id) == "", "delivered twice, it runs once"
+    assert ModelVersion.objects.count() == 1
 
 
-def test_the_artefact_holds_what_people_and_servers_need(taught_mood: Classifier) -> None:
-    finish(start(taught_mood, overrides=["training_config.seed=7"]))
-    folder = artefacts.version_folder("mood", 1)
-    manifest = verify_manifest(folder)
-    assert manifest.seed == 7
+def test_the_artefact_holds_what_people_and_servers_need(sealed_run: RunSpec) -> None:
+    manifest = verify_manifest(sealed_run.out)
     assert manifest.labels == ("glad", "sad", "calm")
     assert {"numpy", "python"} <= manifest.libraries.keys()
     assert {"model_card.md", "confusion_matrix.png", "training_config.json", "probes.json"} <= manifest.files.keys()
-    config = json.loads((folder / "training_config.json").read_text())
-    assert config["training_config"]["seed"] == 7
-    card = (folder / "model_card.md").read_text()
-    assert services.golden_digest(taught_mood) in card
+    config = json.loads((sealed_run.out / "training_config.json").read_text())
+    assert config["training_config"]["seed"] == manifest.seed
+    card = (sealed_run.out / "model_card.md").read_text()
+    assert sealed_run.golden_digest in card
     assert "sunny" not in card
-    answer = load(folder).predict([("a sunny party with laughter",)])[0]
+    answer = load(sealed_run.out).predict([("a sunny party with laughter",)])[0]
     assert manifest.labels[answer.probabilities.argmax()] == "glad"
 
 
@@ -195,38 +197,32 @@ def test_a_start_is_audited(taught_mood: Classifier) -> None:
 # Gate and deployment ---------------------------------------------------------------------------------------------
 
 
-def test_then_deploy_puts_the_version_into_production(taught_mood: Classifier) -> None:
-    run = finish(start(taught_mood, then="deploy"))
-    assert run.job.result["deployed"] is True
-    assert registry.live_version(taught_mood) == run.version
-
-
-def test_a_worse_version_is_not_deployed_and_the_result_says_why(
-    taught_mood: Classifier, teach: Callable[..., object]
-) -> None:
-    finish(start(taught_mood, then="deploy"))
-    trainable = list(taught_mood.items.trainable())
+def test_a_worse_version_is_not_deployed_and_the_result_says_why(trained_mood: TrainingRun) -> None:
+    items = trained_mood.classifier.items
+    trainable = list(items.trainable())
     for item, other in zip(trainable, trainable[31:] + trainable[:31], strict=True):
-        taught_mood.items.filter(pk=item.pk).update(fields=other.fields)
-    run = finish(start(taught_mood, then="deploy", overrides=["training_config.seed=99"]))
+        items.filter(pk=item.pk).update(fields=other.fields)
+    run = finish(start(trained_mood.classifier, then="deploy", overrides=["training_config.seed=99"]))
     assert run.job.result["verdict"] == "refused"
     assert run.job.result["deployed"] is False
     assert "the gate says refused" in run.job.result["deployment"]
-    assert registry.live_version(taught_mood).number == 1
+    assert registry.live_version(run.classifier) == trained_mood.version
 
 
 def test_the_live_version_is_scored_again_when_the_golden_set_has_grown(
-    taught_mood: Classifier, teach: Callable[..., object]
+    trained_mood: TrainingRun, teach: Callable[..., object]
 ) -> None:
-    finish(start(taught_mood, then="deploy"))
-    teach(taught_mood, count=5, start=500, split="test")
-    run = finish(start(taught_mood))
-    digest = services.golden_digest(taught_mood)
+    teach(trained_mood.classifier, count=5, start=500, split="test")
+    run = finish(start(trained_mood.classifier, then="deploy"))
+    digest = services.golden_digest(run.classifier)
     assert digest == run.snapshot.golden_digest
     scored = Evaluation.objects.filter(data_digest=digest).exclude(scores={})
     assert {evaluation.version.ref for evaluation in scored} == {"mood/1", "mood/2"}
     assert run.job.result["verdict"] == "passed"
     assert "on the same 33 texts" in run.job.result["reasons"][0]
+    assert run.job.result["deployed"] is True
+    assert registry.live_version(run.classifier) == run.version
+    assert run.version.parent == trained_mood.version
 
 
 # Disturbances ----------------------------------------------------------------------------------------------------
@@ -266,7 +262,9 @@ def test_a_trainer_that_is_killed_again_fails_the_job_with_the_reason(taught_moo
     assert not ModelVersion.objects.exists()
 
 
-def test_a_supervisor_that_must_end_gives_the_run_back_to_the_queue(taught_mood: Classifier) -> None:
+def test_a_supervisor_that_must_end_gives_the_run_back_and_the_next_one_ends_what_it_left(
+    taught_mood: Classifier,
+) -> None:
     run = start(taught_mood)
     supervisor = InBackground(run)
     trainer = supervisor.trainer_pid()
@@ -274,7 +272,11 @@ def test_a_supervisor_that_must_end_gives_the_run_back_to_the_queue(taught_mood:
     job = supervisor.end()
     assert (job.state, job.attempt) == ("queued", 0)
     assert is_gone(trainer)
+    orphan = psutil.Popen(["sleep", "60"], start_new_session=True)
+    note = {"pid": orphan.pid, "started": orphan.create_time()}
+    WorkFolder(run.job_id).pid_file.write_text(json.dumps(note))
     assert finish(run).version.ref == "mood/1"
+    assert is_gone(orphan.pid)
 
 
 def test_a_supervisor_that_was_overtaken_commits_nothing(taught_mood: Classifier) -> None:
@@ -286,12 +288,6 @@ def test_a_supervisor_that_was_overtaken_commits_nothing(taught_mood: Classifier
     assert is_gone(trainer)
     assert not ModelVersion.objects.exists()
     assert Job.objects.get().state == "running"
-
-
-def test_a_run_delivered_twice_makes_one_version(taught_mood: Classifier) -> None:
-    run = finish(start(taught_mood))
-    assert jobs.run(run.job_id) == ""
-    assert ModelVersion.objects.count() == 1
 
 
 def test_an_attempt_after_the_registration_goes_on_from_there(
@@ -319,26 +315,6 @@ def test_what_the_trainer_cannot_do_is_told_in_one_line(taught_mood: Classifier)
     error = Job.objects.get().error
     assert "/nowhere/to/be/found" in error
     assert "Traceback" not in error
-
-
-def test_an_orphaned_trainer_is_ended_by_the_next_attempt(taught_mood: Classifier) -> None:
-    run = start(taught_mood)
-    orphan = psutil.Popen(["sleep", "60"], start_new_session=True)
-    pid_file = WorkFolder(run.job_id).pid_file
-    pid_file.write_text(json.dumps({"pid": orphan.pid, "started": orphan.create_time()}))
-    finish(run)
-    assert is_gone(orphan.pid)
-
-
-def test_a_stranger_with_an_old_trainers_number_is_left_alone(taught_mood: Classifier) -> None:
-    run = start(taught_mood)
-    stranger = psutil.Popen(["sleep", "60"], start_new_session=True)
-    pid_file = WorkFolder(run.job_id).pid_file
-    pid_file.write_text(json.dumps({"pid": stranger.pid, "started": stranger.create_time() - 100}))
-    finish(run)
-    assert stranger.poll() is None
-    stranger.kill()
-    stranger.wait()
 
 
 def test_folders_of_runs_long_over_are_swept_and_the_others_stay(taught_mood: Classifier) -> None:
@@ -370,9 +346,11 @@ def test_only_an_unfinished_run_can_be_gone_on_with(taught_mood: Classifier) -> 
     with pytest.raises(Conflict, match="never trained") as refused:
         services.run_resume(taught_mood, actor="olga")
     assert refused.value.code == "nothing_to_resume"
-    finish(start(taught_mood))
+
+
+def test_a_run_that_made_its_version_cannot_be_gone_on_with(trained_mood: TrainingRun) -> None:
     with pytest.raises(Conflict, match="neither failed nor was cancelled"):
-        services.run_resume(taught_mood, actor="olga")
+        services.run_resume(trained_mood.classifier, actor="olga")
 
 
 # The recurring jobs ----------------------------------------------------------------------------------------------
@@ -384,17 +362,15 @@ def run_job(kind: str) -> dict[str, object]:
     return Job.objects.get(pk=job.pk).result
 
 
-def test_the_weekly_job_skips_where_too_little_is_new(taught_mood: Classifier, teach: Callable[..., object]) -> None:
-    finish(start(taught_mood))
-    teach(taught_mood, count=3, start=700)
+def test_the_weekly_job_skips_where_too_little_is_new(trained_mood: TrainingRun, teach: Callable[..., object]) -> None:
+    teach(trained_mood.classifier, count=3, start=700)
     result = run_job("fine_tune")
     assert result["mood"]["outcome"] == "skipped, too little new (9 of 50 items)"
     assert TrainingRun.objects.count() == 1
 
 
-def test_the_weekly_job_trains_where_enough_is_new(taught_mood: Classifier, teach: Callable[..., object]) -> None:
-    finish(start(taught_mood))
-    teach(taught_mood, count=20, start=700)
+def test_the_weekly_job_trains_where_enough_is_new(trained_mood: TrainingRun, teach: Callable[..., object]) -> None:
+    teach(trained_mood.classifier, count=20, start=700)
     result = run_job("fine_tune")
     assert result["mood"] == {
         "new_items": 60,
@@ -428,13 +404,15 @@ def test_the_weekly_job_goes_on_where_one_classifier_cannot_train(taught_mood: C
 
 
 def test_the_monthly_job_scores_live_versions_on_todays_golden_set(
-    taught_mood: Classifier, teach: Callable[..., object]
+    trained_mood: TrainingRun, teach: Callable[..., object]
 ) -> None:
-    assert run_job("evaluate") == {}
-    finish(start(taught_mood, then="deploy"))
-    teach(taught_mood, count=5, start=500, split="test")
+    teach(trained_mood.classifier, count=5, start=500, split="test")
     result = run_job("evaluate")
     assert result["mood/1"]["macro_f1"] > 0.5
     newest = Evaluation.objects.first()
-    assert newest.data_digest == services.golden_digest(taught_mood)
+    assert newest.data_digest == services.golden_digest(trained_mood.classifier)
     assert newest.rows == 33
+
+
+def test_the_monthly_job_has_nothing_to_do_where_nothing_is_live(taught_mood: Classifier) -> None:
+    assert run_job("evaluate") == {}

@@ -125,9 +125,7 @@ def test_resume_keeps_the_recipe_of_the_run(taught_mood: Classifier) -> None:
     assert "never trained" in str(refused("train", "mood", "--resume"))
 
 
-def test_runs_are_listed_newest_first(taught_mood: Classifier) -> None:
-    assert "No runs yet" in run_command("list_runs")
-    run_command("train", "mood")
+def test_runs_are_listed_newest_first(trained_mood: TrainingRun) -> None:
     run_command("train", "mood", "--queue")
     header, newest, oldest = run_command("list_runs").strip().splitlines()
     assert "Macro-F1" in header
@@ -136,9 +134,7 @@ def test_runs_are_listed_newest_first(taught_mood: Classifier) -> None:
     assert "No runs yet" in run_command("list_runs", "--classifier", "nobody")
 
 
-def test_evaluate_prints_every_figure_of_the_golden_set(taught_mood: Classifier) -> None:
-    assert "has no version yet" in str(refused("evaluate", "mood"))
-    run_command("train", "mood", "--deploy")
+def test_evaluate_prints_every_figure_of_the_golden_set(trained_mood: TrainingRun) -> None:
     printed = run_command("evaluate", "mood")
     for figure in ("Accuracy", "Macro precision", "Macro recall", "Macro-F1", "Log loss", "ECE"):
         assert figure in printed
@@ -147,8 +143,7 @@ def test_evaluate_prints_every_figure_of_the_golden_set(taught_mood: Classifier)
     assert Evaluation.objects.count() == 1
 
 
-def test_evaluate_judges_a_version_on_a_file(taught_mood: Classifier, tmp_path: Path) -> None:
-    run_command("train", "mood")
+def test_evaluate_judges_a_version_on_a_file(trained_mood: TrainingRun, tmp_path: Path) -> None:
     file = tmp_path / "held_out.csv"
     file.write_text("text,label\nsunny party,glad\ntears alone,sad\nquiet lake,calm\n")
     result = json.loads(run_command("evaluate", "mood", "--version", "1", "--dataset", str(file), "--json"))
@@ -158,8 +153,11 @@ def test_evaluate_judges_a_version_on_a_file(taught_mood: Classifier, tmp_path: 
     assert Evaluation.objects.count() == 1
 
 
-def test_evaluate_names_labels_that_the_classifier_does_not_have(taught_mood: Classifier, tmp_path: Path) -> None:
-    run_command("train", "mood")
+def test_evaluate_names_labels_that_the_classifier_does_not_have(trained_mood: TrainingRun, tmp_path: Path) -> None:
     file = tmp_path / "held_out.csv"
     file.write_text("text,label\nsunny party,glad\ntears alone,furious\n")
     assert "furious" in str(refused("evaluate", "mood", "--dataset", str(file)))
+
+
+def test_evaluate_without_a_version_says_how_to_get_one(mood: Classifier) -> None:
+    assert "run `manage.py train mood`" in str(refused("evaluate", "mood"))
