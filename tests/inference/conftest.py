@@ -1,6 +1,7 @@
 """Classifiers that answer: real rows, real artefacts, a family that is quick to load, and Carla with her key."""
 
 import json
+import threading
 import uuid
 
 import pytest
@@ -122,6 +123,22 @@ def clarity(make_classifier, publish, go_live):
     )
     go_live(publish(classifier))
     return classifier
+
+
+def in_threads(*functions):
+    """Run every function in a thread of its own, started together; their database connections are closed."""
+    from django.db import connections
+
+    def run(function):
+        try:
+            function()
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 class Client:

@@ -9,6 +9,7 @@ from inference.live import LIVE
 from interactions.models import UserInteraction
 from registry import store
 from registry.models import Deployment
+from tests.inference.conftest import in_threads
 
 
 def wait_until(condition, seconds=5.0):
@@ -38,9 +39,7 @@ def test_deploying_under_load_fails_no_request_and_every_answer_is_of_one_versio
         while not stop.is_set():
             responses.append(carla.predict({"texts": ["joy", "joy", "joy"]}))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    threads = in_threads(*[ask] * 4)
     for version in versions:
         time.sleep(0.3)
         go_live(version)

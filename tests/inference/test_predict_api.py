@@ -1,11 +1,13 @@
 """POST /api/predict and /api/classify/<route> as the contract has them."""
 
 import json
-import threading
+from functools import partial
 
 import pytest
+from django.db import connection
 
 from interactions.models import PersonalRecord, RequestMemo, UserInteraction
+from tests.inference.conftest import Client, in_threads
 
 KEYS = {
     "interaction_id",
@@ -156,8 +158,6 @@ def test_a_classifier_without_a_live_version_says_so_and_when_to_come_back(carla
 
 
 def test_a_caller_without_a_key_or_scope_is_turned_away(emotion, make_client, serving):
-    from tests.inference.conftest import Client
-
     assert error_of(Client().predict({"text": "x"})) == (401, "not_authenticated")
     assert error_of(make_client("Nadia", ["read"]).predict({"text": "x"})) == (403, "permission_denied")
 
@@ -194,6 +194,20 @@ def test_a_request_costs_the_request_thread_no_query(carla, emotion, django_asse
     carla.predict({"text": "joy"})
     with django_assert_num_queries(0):  # the batcher's one transaction runs in its own thread
         carla.predict({"text": "joy", "subject": "u"})
+
+
+@pytest.mark.postgres
+def test_connections_that_died_cost_no_answer(carla, emotion):
+    if connection.vendor != "postgresql":
+        pytest.skip("needs PostgreSQL")
+    carla.predict({"text": "joy"})
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert carla.predict({"text": "anger"}).status_code == 200
+    assert UserInteraction.objects.count() == 2
 
 
 # request_id --------------------------------------------------------------------------------------------------------
@@ -244,10 +258,7 @@ def test_a_race_for_one_request_id_has_one_answer_and_one_row(carla, emotion, pu
         response = carla.predict({"text": text, "request_id": "race"})
         (answers if response.status_code == 200 else conflicts).append(response)
 
-    threads = [threading.Thread(target=ask, args=(text,)) for text in ["joy"] * 6 + ["anger"] * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    for thread in in_threads(*(partial(ask, text) for text in ["joy"] * 6 + ["anger"] * 2)):
         thread.join()
     assert len({json.dumps(answer.json(), sort_keys=True) for answer in answers}) == 1
     assert all(error_of(conflict) == (409, "request_id_reused") for conflict in conflicts)
