@@ -9,15 +9,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from training.columns import SPLITS, Columns
 from training.etl.clean import text_problem
 from training.etl.duplicates import content_hash
 from training.importers import Chunk, RowError, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRACKED = 1_000_000  # rows whose text is remembered to count duplicates and conflicts
 ERRORS_SHOWN = 100
@@ -232,6 +232,9 @@ def analyse(
 
 def percentiles(histogram: Mapping[int, int]) -> dict[str, float]:
     """Minimum, maximum, mean and percentiles of the values in {value: how often}; empty for none."""
+    import numpy as np
+    import pandas as pd
+
     if not histogram:
         return {}
     counts = pd.Series(histogram).sort_index()
@@ -244,7 +247,7 @@ def percentiles(histogram: Mapping[int, int]) -> dict[str, float]:
     }
 
 
-def modality_of(column: pd.Series) -> str:
+def modality_of(column: "pd.Series") -> str:
     """`image`, `audio` or `video` where most cells are names of such files, else `text`."""
     texts = column[column.map(lambda cell: isinstance(cell, str))]
     for modality, pattern in MEDIA.items():

@@ -5,10 +5,12 @@ What the caller names counts first, then what the classifier's `data_config` nam
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from training.streams import ImportRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT_NAMES = ("text", "sentence", "message", "content", "utterance", "review", "comment", "body", "tweet", "prompt")
 QUESTION_NAMES = ("question", "query", "prompt", "premise", "sentence1", "text_a")
@@ -33,7 +35,7 @@ class Columns:
 
 def choose_columns(
     available: Sequence[str],
-    sample: pd.DataFrame,
+    sample: "pd.DataFrame",
     *,
     input_fields: Sequence[str],
     label_field: str,
@@ -52,7 +54,7 @@ def choose_columns(
 
 def _inputs(
     available: Sequence[str],
-    sample: pd.DataFrame,
+    sample: "pd.DataFrame",
     names: Sequence[str],
     asked: Sequence[str],
     *,
@@ -86,7 +88,7 @@ def _inputs(
 Guess = tuple[str, str]
 
 
-def _text_guess(candidates: Sequence[str], sample: pd.DataFrame) -> Guess | None:
+def _text_guess(candidates: Sequence[str], sample: "pd.DataFrame") -> Guess | None:
     """A column with a telling name, else the one with the longest texts."""
     if named := _by_name(candidates, TEXT_NAMES):
         return named, "its name says so"
@@ -105,7 +107,7 @@ def _pair_guess(candidates: Sequence[str]) -> list[Guess | None]:
 
 def _label(
     rest: Sequence[str],
-    sample: pd.DataFrame,
+    sample: "pd.DataFrame",
     field: str,
     labels: Collection[str],
     asked: str,
@@ -135,7 +137,7 @@ def _label(
     return None
 
 
-def _split(rest: Sequence[str], sample: pd.DataFrame, why: list[str]) -> str | None:
+def _split(rest: Sequence[str], sample: "pd.DataFrame", why: list[str]) -> str | None:
     name = _by_name(rest, SPLIT_NAMES)
     if name is None:
         return None
@@ -158,11 +160,11 @@ def _require(name: str, available: Sequence[str]) -> None:
         raise ImportRefused(f"There is no column {name!r}; the file has {_listed(available)}.")
 
 
-def _texts(column: pd.Series) -> pd.Series:
+def _texts(column: "pd.Series") -> "pd.Series":
     return column.dropna().map(str).str.strip()
 
 
-def _mean_length(column: pd.Series) -> float:
+def _mean_length(column: "pd.Series") -> float:
     texts = column[column.map(lambda cell: isinstance(cell, str))]
     return float(texts.str.len().mean()) if len(texts) else 0.0
 

@@ -14,9 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
-
-import pandas as pd
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from training.streams import (
     ImportRefused,
@@ -29,6 +27,9 @@ from training.streams import (
     unpacked,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["CHUNK_ROWS", "Chunk", "ImportRefused", "Limits", "RowError", "Source", "chunks", "open_source"]
 
 CHUNK_ROWS = 500
@@ -40,7 +41,7 @@ RECORD_LISTS = ("data", "records", "rows", "examples", "items")
 class Chunk:
     """Up to `CHUNK_ROWS` good rows (index: line; cells: text, other JSON values, None) and the errors among them."""
 
-    frame: pd.DataFrame
+    frame: "pd.DataFrame"
     errors: tuple[RowError, ...]
 
 
@@ -54,7 +55,7 @@ class Source:
     is_gzipped: bool
     delimiter: str
     columns: tuple[str, ...]
-    sample: pd.DataFrame
+    sample: "pd.DataFrame"
     metadata: Mapping[str, Any] | None = None
     limits: Limits = field(default_factory=Limits)
 
@@ -66,6 +67,8 @@ class Source:
 
 def open_source(path: Path, name: str, limits: Limits | None = None) -> Source:
     """Recognise the file at `path`, called `name` by whoever sent it. Raises `ImportRefused`."""
+    import pandas as pd  # half a second that the web processes need not pay for
+
     limits = limits or Limits()
     kind, is_gzipped = named_format(name)
     with unpacked(path, is_gzipped, limits) as stream:
@@ -104,6 +107,8 @@ Rows = Iterator[tuple[int, dict[str, Any]] | RowError]
 
 
 def _chunk(source: Source, good: list[dict[str, Any]], lines: list[int], errors: list[RowError]) -> Chunk:
+    import pandas as pd
+
     columns = list(source.columns) or list(dict.fromkeys(name for row in good for name in row))
     table = [[row.get(name) for name in columns] for row in good]
     return Chunk(pd.DataFrame(table, index=lines, columns=columns, dtype=object), tuple(errors))
