@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from kalimtak.core.api import StrictCharField
 from kalimtak.core.models import Job
-from training.models import Dataset, TrainingDataItem
+from training.models import Dataset, TrainingDataItem, TrainingRun
 from training.services.datasets import THEN
 
 
@@ -100,6 +100,11 @@ class CurationStatsSerializer(serializers.Serializer[Any]):
     approved = serializers.IntegerField()
     for_review = serializers.IntegerField()
     reasons = serializers.DictField(child=serializers.IntegerField())
+
+
+class RetrainRequestSerializer(serializers.Serializer[Any]):
+    classifier = StrictCharField(max_length=63)
+    then = serializers.ChoiceField(choices=TrainingRun.Then.choices, default=TrainingRun.Then.NONE)
 
 
 class JobQueuedSerializer(serializers.Serializer[Any]):

@@ -30,6 +30,7 @@ from training.serializers import (
     FeedbackResponseSerializer,
     JobQueuedSerializer,
     JobSerializer,
+    RetrainRequestSerializer,
 )
 
 INLINE_EVIDENCE = 20_000  # pieces of evidence that are curated well within 30 seconds
@@ -189,6 +190,35 @@ class CurateView(ApiView):
             return Response({"job": str(job.pk)}, status=202)
         stats = services.examples_curate(classifier=classifier, dry_run=dry_run, actor=actor)
         return Response(stats.to_dict())
+
+
+class RetrainView(ApiView):
+    """Train a new version from what is approved now."""
+
+    required_scope = Scope.ADMIN
+
+    @extend_schema(
+        operation_id="admin_retrain",
+        summary="Train a new version from what is approved now, and perhaps deploy it",
+        description="`no_data` and `one_class` (409) say what is missing. The job's result names the version.",
+        request=RetrainRequestSerializer,
+        responses={202: JobQueuedSerializer} | errors(400, 404, 409),
+        examples=[
+            OpenApiExample("Train and deploy", {"classifier": "emotion", "then": "deploy"}, request_only=True),
+            OpenApiExample(
+                "Queued",
+                {"job": "01999d5e-7b34-7c1e-9f0a-3d0f6c2b8a11"},
+                response_only=True,
+                status_codes=["202"],
+            ),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        given = RetrainRequestSerializer(data=object_of(request))
+        given.is_valid(raise_exception=True)
+        classifier = classifier_get(given.validated_data["classifier"])
+        run = services.run_start(classifier, actor=caller_of(request).name, then=given.validated_data["then"])
+        return Response({"job": str(run.job_id)}, status=202)
 
 
 class JobView(ApiView):
