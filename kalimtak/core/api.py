@@ -167,8 +167,6 @@ def _response(status: int, body: dict[str, Any], retry_after: int | None = None)
     response._has_been_logged = True  # type: ignore[attr-defined]  # an answer we meant to give is no fault to log
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)
-    if status == 503:  # an answer of ours, not a fault: under overload Django would log every one as an error
-        response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 
 
