@@ -173,8 +173,9 @@ def test_no_held_out_sentence_is_in_the_development_set() -> None:
         assert not held_out & {fields for fields, _ in handwritten(DEVELOPMENT, slug)}
 
 
-# Correct answers out of 24 that a small linear model has to reach; measured figures stand in docs beside them.
-FLOORS = {"emotion": 18, "intent": 21, "sentiment": 16, "moderation": 21, "clarity": 21}
+# Correct answers out of 24 that a small linear model has to reach. Measured with four seeds: emotion 18 to 22, intent
+# 23 to 24, sentiment 18 to 22, moderation 22 to 24, clarity 22 to 23.
+FLOORS = {"emotion": 17, "intent": 21, "sentiment": 16, "moderation": 20, "clarity": 21}
 
 
 @pytest.mark.slow
