@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
+from unfold.dataclasses import Favicon
 from unfold.sites import UnfoldAdminSite
 
 
@@ -18,6 +19,10 @@ class KalimtakAdminSite(UnfoldAdminSite):
     """unfold's site under our name."""
 
     index_title = _("Overview")
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        mark = Favicon(href=static("kalimtak/mark.svg"), rel="icon", type="image/svg+xml")
+        return super().each_context(request) | {"site_favicons": [mark]}
 
 
 # The sidebar follows the loop: (group, (title, icon, page, permission) of each entry).

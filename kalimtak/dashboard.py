@@ -148,6 +148,6 @@ def alerts() -> list[str]:
     if reaper is None or reaper.next_run is None:
         return [_("The recurring jobs are not set up. Run “manage.py setup”.")]
     if reaper.next_run < timezone.now() - WORKER_SILENCE:
-        seen = relative(reaper.next_run)
-        return [_("No worker was seen since %(when)s. Start one with “manage.py qcluster”.") % {"when": seen}]
+        sign = relative(reaper.next_run)
+        return [_("No worker is running; the last sign was %(when)s. Start “manage.py qcluster”.") % {"when": sign}]
     return []

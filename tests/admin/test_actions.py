@@ -228,6 +228,18 @@ def test_the_picture_comes_from_the_store(world, sign_in):
     assert sign_in("nadia").get(url("registry_modelversion_picture", world.second.pk)).status_code == 403
 
 
+def test_a_panel_that_is_gone_reloads_the_page(world, sign_in):
+    Dataset.objects.filter(pk=world.dataset.pk).update(state="ready")
+    response = sign_in("tala").get(url("training_dataset_panel", world.dataset.pk, "progress"))
+    assert (response.text, response["HX-Refresh"]) == ("", "true")
+
+
+def test_panels_ask_for_their_own_permission(world, sign_in):
+    address = url("interactions_userinteraction_panel", world.interaction.pk, "personal")
+    assert sign_in("olga").get(address).status_code == 200
+    assert sign_in("vera").get(address).status_code == 403
+
+
 def test_a_live_panel_is_redrawn_and_reloads_the_page_at_its_end(world, sign_in):
     client, address = sign_in("tala"), url("core_job_panel", world.waiting_job.pk, "progress")
     assert "HX-Refresh" not in client.get(address)

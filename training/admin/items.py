@@ -68,7 +68,8 @@ class CurateNow(ConfirmedAction):
 
     def facts(self, request: HttpRequest, obj: Any) -> list[tuple[Any, Any]]:
         enabled = Classifier.objects.serving()
-        return [(classifier.name, services.evidence_waiting(classifier)) for classifier in enabled]
+        waits = _("Waiting in %(name)s")
+        return [(waits % {"name": one.name}, services.evidence_waiting(one)) for one in enabled]
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
         slug = data["classifier"].slug if data["classifier"] else ""

@@ -20,7 +20,7 @@ def report_context(report: Mapping[str, Any]) -> dict[str, Any]:
         "labels": bars(dict(list(labels.items())[:LABELS_DRAWN])),
         "labels_left": max(0, len(labels) - LABELS_DRAWN),
         "lengths": _lengths(report),
-        "errors": report["errors"][:ERRORS_SHOWN],
+        "errors": sorted(report["errors"], key=lambda error: error["line"])[:ERRORS_SHOWN],
         "errors_left": max(0, report["error_count"] - ERRORS_SHOWN),
         "unknown": list(report["unknown_labels"].items()),
     }

@@ -81,10 +81,13 @@ class BaseModelAdmin(ModelAdmin):
     def panel_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         obj = self.visible_object(request, object_id)
         panel = next((panel for panel in self.panels if panel.name == name), None)
-        if panel is None or not panel.is_allowed(request, obj):
+        if panel is None:
             raise Http404(name)
-        response = HttpResponse(panel.render(request, obj))
-        if not panel.is_live(obj):
+        if not panel.is_permitted(request):
+            raise PermissionDenied
+        is_shown = panel.is_shown(request, obj)
+        response = HttpResponse(panel.render(request, obj) if is_shown else "")
+        if not is_shown or not panel.is_live(obj):
             response["HX-Refresh"] = "true"  # the buttons and figures around it have changed as well
         return response
 

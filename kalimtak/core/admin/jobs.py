@@ -35,10 +35,7 @@ class ProgressPanel(Panel):
             "job": job,
             "state": state_label(job.state, job.get_state_display()),
             "percent": f"{100 * job.progress:.0f}",
-            "remaining": remaining(job),
-            "took": duration((job.finished_at - job.started_at).total_seconds())
-            if job.finished_at and job.started_at
-            else "",
+            "words": progress_words(job),
         }
 
 
@@ -54,6 +51,20 @@ class ResultPanel(Panel):
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         return {"rows": [(name.replace("_", " "), value) for name, value in obj.result.items()]}
+
+
+def progress_words(job: Job) -> list[str]:
+    """What stands under the bar: the job's own note, and what its times tell."""
+    words = [job.note] if job.note else []
+    if left := remaining(job):
+        words.append(_("about %(time)s left") % {"time": left})
+    if job.finished_at and job.started_at:
+        words.append(_("took %(time)s") % {"time": duration((job.finished_at - job.started_at).total_seconds())})
+    if job.state == Job.State.QUEUED:
+        words.append(str(_("waits for a worker")))
+    if job.cancel_requested and not job.is_finished:
+        words.append(str(_("asked to stop")))
+    return words
 
 
 def remaining(job: Job) -> str:

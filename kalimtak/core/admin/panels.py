@@ -31,8 +31,11 @@ class Panel:
     def context(self, request: HttpRequest, obj: Model) -> dict[str, Any]:
         return {}
 
+    def is_permitted(self, request: HttpRequest) -> bool:
+        return not self.permission or request.user.has_perm(self.permission)
+
     def is_allowed(self, request: HttpRequest, obj: Model) -> bool:
-        return (not self.permission or request.user.has_perm(self.permission)) and self.is_shown(request, obj)
+        return self.is_permitted(request) and self.is_shown(request, obj)
 
     def render(self, request: HttpRequest, obj: Model) -> SafeString:
         opts = obj._meta
