@@ -94,9 +94,11 @@ class Command(KalimtakCommand):
         result = job.result or {}
         scores = _scores(run)
         if evaluations := [point for point in run.history if "eval_macro_f1" in point]:
-            columns = ("epoch", "eval_loss", "eval_accuracy", "eval_macro_f1")
-            rows = [[_figure(point.get(name)) for name in columns] for point in evaluations]
-            self.table("Validation", ("Epoch", "Loss", "Accuracy", "Macro-F1"), rows)
+            rows = [
+                (f"{point['epoch']:g}", _figure(point.get("eval_accuracy")), _figure(point["eval_macro_f1"]))
+                for point in evaluations
+            ]
+            self.table("Validation", ("Epoch", "Accuracy", "Macro-F1"), rows)
         self.table(f"{run.version.ref} on {scores['n']} held-out texts", ("Figure", "Value"), overall_rows(scores))
         self.table("Per label", ("Label", "Precision", "Recall", "F1", "Texts"), per_label_rows(scores))
         for line in (*result.get("notes", ()), f"Gate: {result['verdict']}. {' '.join(result['reasons'])}"):
