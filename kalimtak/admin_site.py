@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.admin.apps import AdminConfig
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 from unfold.dataclasses import Favicon
 from unfold.sites import UnfoldAdminSite
+
+from kalimtak.core.ratelimit import RateLimited, address_group, client_address, limit
 
 
 class KalimtakAdminConfig(AdminConfig):
@@ -23,6 +26,20 @@ class KalimtakAdminSite(UnfoldAdminSite):
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         mark = Favicon(href=static("kalimtak/mark.svg"), rel="icon", type="image/svg+xml")
         return super().each_context(request) | {"site_favicons": [mark]}
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Tries are counted per address, so that passwords cannot be guessed at speed; 429 beyond the limit."""
+        if request.method == "POST":
+            value = address_group(client_address(request))
+            try:
+                limit(request, group="login", value=value, rate=settings.KALIMTAK_RATELIMIT_LOGIN)
+            except RateLimited as refused:
+                headers = {"Retry-After": str(refused.retry_after)}
+                text = _("Too many attempts. Try again in a minute.")
+                return HttpResponse(
+                    text, status=refused.status, headers=headers, content_type="text/plain; charset=utf-8"
+                )
+        return super().login(request, extra_context)
 
 
 # The sidebar follows the loop: (group, (title, icon, page, permission) of each entry).
