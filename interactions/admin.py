@@ -69,7 +69,7 @@ class RatedFilter(admin.SimpleListFilter):
         return [("yes", _("rated")), ("good", _("4 or 5")), ("bad", _("1 or 2")), ("no", _("not rated"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        conditions = {
+        conditions: dict[str, dict[str, Any]] = {
             "yes": {"rating__isnull": False},
             "good": {"rating__gte": 4},
             "bad": {"rating__lte": 2},

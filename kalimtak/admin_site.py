@@ -3,8 +3,10 @@
 from typing import Any
 
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.admin.apps import AdminConfig
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
@@ -34,12 +36,16 @@ class KalimtakAdminSite(UnfoldAdminSite):
             try:
                 limit(request, group="login", value=value, rate=settings.KALIMTAK_RATELIMIT_LOGIN)
             except RateLimited as refused:
-                headers = {"Retry-After": str(refused.retry_after)}
-                text = _("Too many attempts. Try again in a minute.")
-                return HttpResponse(
-                    text, status=refused.status, headers=headers, content_type="text/plain; charset=utf-8"
-                )
+                return self.too_many_logins(request, refused.retry_after or 60)
         return super().login(request, extra_context)
+
+    def too_many_logins(self, request: HttpRequest, seconds: int) -> HttpResponse:
+        """The sign-in page again, saying when to come back."""
+        messages.error(request, _("Too many attempts. Try again in %(seconds)d seconds.") % {"seconds": seconds})
+        context = {**self.each_context(request), "title": _("Log in"), "form": self.login_form(request)}
+        response = TemplateResponse(request, "admin/login.html", context, status=429)
+        response["Retry-After"] = str(seconds)
+        return response
 
 
 # The sidebar follows the loop: (group, (title, icon, page, permission) of each entry).

@@ -75,7 +75,9 @@ def classifier_cards() -> list[Card]:
     """One card per enabled classifier, in six queries."""
     newest_run = TrainingRun.objects.filter(classifier=OuterRef("pk")).order_by("-pk").values("pk")[:1]
     versions = Count("versions", distinct=True)
-    classifiers = list(Classifier.objects.serving().annotate(run_id=Subquery(newest_run), version_count=versions))
+    classifiers: list[Any] = list(
+        Classifier.objects.serving().annotate(run_id=Subquery(newest_run), version_count=versions)
+    )
     deployments = Deployment.objects.live().production().select_related("version__classifier")
     live = {deployment.classifier_id: deployment for deployment in deployments}
     runs = TrainingRun.objects.select_related("job", "snapshot").in_bulk([c.run_id for c in classifiers if c.run_id])

@@ -72,7 +72,7 @@ class ComparePanel(Panel):
         return live is not None and live.pk != obj.pk
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        live = services.live_version(obj.classifier)
+        live: Any = services.live_version(obj.classifier)
         comparison = services.versions_compare(live, obj)
         rows = comparison_rows(comparison)
         return {"live_version": live, "rows": rows, "common": comparison.data_digest is not None}
