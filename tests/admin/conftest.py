@@ -202,7 +202,7 @@ def make_learning(classifier, version, trainer):
     job = Job.objects.create(
         kind="train", key="train:1", state="succeeded", progress=1.0, result={"version": version.ref}, actor="tala"
     )
-    waiting = Job.objects.create(kind="import", key="import:1", actor="tala", note=HOSTILE)
+    waiting = Job.objects.create(kind="import", key="import:1", actor="tala", note=HOSTILE, params={"name": HOSTILE})
     snapshot = DatasetSnapshot.objects.create(
         classifier=classifier, digest="d" * 64, counts={"train": {"joy": 10}, "valid": {}, "test": {"joy": 2}}
     )

@@ -148,3 +148,10 @@ def test_a_visitor_is_sent_to_the_sign_in_page(client, world):
     response = client.get(reverse("admin:registry_classifier_changelist"))
     assert response.status_code == 302
     assert reverse("admin:login") in response.url
+
+
+def test_the_search_of_the_sidebar_finds_pages_that_one_may_see(world, sign_in):
+    address = reverse("admin:search")
+    assert "Classifiers" in sign_in("olga").get(address, {"s": "classif"}).text
+    assert "Classifiers" not in sign_in("nadia").get(address, {"s": "classif"}).text
+    assert sign_in("olga").get(address).status_code == 200
