@@ -22,7 +22,7 @@ from training.services.work import WorkFolder
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-EPOCHS = 40
+EPOCHS = 16
 TINY_BERT = """
 import sys
 from pathlib import Path
