@@ -62,7 +62,7 @@ def request_for(folder: Path, *assignments: str, **changes: object) -> FitReques
         "labels": LABELS,
         "input_fields": fields,
         "recipe": apply_overrides(Recipe(), assignments),
-        "train": sentences(120, seed=1, fields=len(fields)),
+        "train": sentences(360, seed=1, fields=len(fields)),
         "valid": sentences(60, seed=2, fields=len(fields)),
         "out": folder / "artefact",
         "checkpoints": folder / "checkpoints",
@@ -111,8 +111,8 @@ def settings_of(name: str, tiny_encoder: Path) -> tuple[str, ...]:
         return ()
     return (
         f"model_config.model_name={tiny_encoder}",
-        "model_config.max_length=24",
-        "training_config.learning_rate=3e-3",
-        "training_config.num_epochs=4",
-        "training_config.batch_size=8",
+        "model_config.max_length=32",
+        "training_config.learning_rate=2e-3",
+        "training_config.num_epochs=8",
+        "training_config.batch_size=16",
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def write_tiny_bert(folder: Path, words: Sequence[str], *, seed: int = 0) -> Path:
+def write_tiny_bert(folder: Path, words: Sequence[str], *, dropout: float = 0.0, seed: int = 0) -> Path:
     """Two layers, 32 wide, 64 positions; knows `words` and single letters, the rest is unknown to it."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -22,6 +22,9 @@ def write_tiny_bert(folder: Path, words: Sequence[str], *, seed: int = 0) -> Pat
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=0.2,  # by its usual 0.02 so narrow a random model hardly tells texts apart
     )
     torch.manual_seed(seed)
     BertModel(config).save_pretrained(folder)
