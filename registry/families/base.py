@@ -4,6 +4,7 @@ A family is a module with two functions, `fit(request) -> FitResult` and `load(f
 files and numbers; it does not know Django, the queue, or where a models store lies.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +130,8 @@ def check_examples(request: FitRequest) -> None:
         if len(example.fields) != width:
             names = ", ".join(request.input_fields)
             raise FamilyError(f"An example has {len(example.fields)} fields, the classifier reads {width} ({names}).")
+        if not 0 < example.weight < math.inf:
+            raise FamilyError(f"An example has the weight {example.weight}; a weight is a number over 0.")
 
 
 def balanced_weights(truth: NDArray[np.integer[Any]], labels: int) -> NDArray[np.float64]:

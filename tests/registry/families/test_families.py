@@ -199,6 +199,7 @@ def test_a_fit_stops_when_asked(name: str, tmp_path: Path, tiny_encoder: Path) -
         ({"train": [Example(("apple",), "fruit")] * 5}, "only 'fruit'"),
         ({"train": [*sentences(5), Example(("x",), "stone")]}, "'stone' is not one of"),
         ({"train": [*sentences(5), Example(("x", "y"), "fruit")]}, "has 2 fields, the classifier reads 1"),
+        ({"train": [*sentences(5), Example(("x",), "fruit", weight=float("nan"))]}, "weight nan"),
         ({"labels": ("fruit",)}, "needs at least two labels"),
     ],
 )
