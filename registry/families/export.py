@@ -86,10 +86,16 @@ def export_onnx(package: Path, target: Path, max_length: int) -> None:
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Write `source` with int8 weights, a scale per output channel; activations are scaled as they come."""
+    """Write `source` with int8 weights, a scale per output channel; activations are scaled as they come.
+
+    Only products of matrices are converted. Looking up an embedding is no arithmetic: int8 made that no faster and cost
+    0.3 points of macro-F1 on 1,997 validation texts of `emotion`, for a file of 23 instead of 59 MB.
+    """
     model = onnx.load(source)
     model.graph.ClearField("value_info")  # else shape inference of the quantiser contradicts the exporter's
-    quantize_dynamic(model, target, per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        model, target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+    )
 
 
 def logits_of(graph: Graph, inputs: Sequence[tuple[str, ...]], tokenisation: Tokenisation) -> NDArray[np.float32]:
