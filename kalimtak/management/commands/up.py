@@ -17,6 +17,7 @@ from kalimtak.core import jobs
 from kalimtak.core.commands import KalimtakCommand
 from kalimtak.core.errors import InvalidInput
 from kalimtak.core.models import Job
+from kalimtak.schedules import reaper_hurry
 
 GRACE_SECONDS = 20.0
 RESTART_SECONDS = 2.0
@@ -38,6 +39,7 @@ class Command(KalimtakCommand):
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         processes = {name: Supervised(name, command, index) for index, (name, command) in enumerate(commands.items())}
         jobs.reap()  # takes up what an earlier stop or crash left
+        reaper_hurry()
         threading.Thread(target=self.announce, args=(stop,), daemon=True).start()
         while not stop.wait(0.2):
             for process in processes.values():
