@@ -12,9 +12,7 @@ from kalimtak.core.models import Job
 
 
 class Command(KalimtakCommand):
-    help = (
-        "Claims one job of the ledger and runs it in this process; TERM makes it checkpoint and requeue."
-    )
+    help = "Claims one job of the ledger and runs it in this process; TERM makes it checkpoint and requeue."
     example = "manage.py run_job 01990f9e-5f6b-7c3e-a4c1-0a4f3a6e2b11"
 
     def add_arguments(self, parser: CommandParser) -> None:
