@@ -12,6 +12,8 @@ try:
 except ImportError:  # no wheel for this platform
     from sqlite3 import dbapi2 as Database
 
+__all__ = ["USES_WHEEL", "Database", "pragmas", "wal_is_safe"]
+
 FIXED_VERSIONS = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 

@@ -16,7 +16,8 @@ class Command(KalimtakCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         started = time.monotonic()
         prepare(lambda line: self.stdout.write(f"· {line}"), actor="quickstart")
-        from kalimtak.demo import CLASSIFIERS, classifier_ready, staff_ensure
+        from kalimtak.demo import classifier_ready, staff_ensure
+        from training.samples import CLASSIFIERS
 
         staff_ensure()
         for slug in CLASSIFIERS:
