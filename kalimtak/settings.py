@@ -97,7 +97,6 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "kalimtak.urls"
 WSGI_APPLICATION = "kalimtak.wsgi.application"
-APPEND_SLASH = False  # every API path answers with and without the slash by itself
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 TEMPLATES = [

@@ -24,6 +24,10 @@ urlpatterns = [
 ]
 
 
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return api.bad_request(request, exception) if is_api(request) else defaults.bad_request(request, exception)
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_api(request):
         return api.not_found(request, exception)
@@ -34,5 +38,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return api.server_error(request) if is_api(request) else defaults.server_error(request)
 
 
+handler400 = bad_request
 handler404 = not_found
 handler500 = server_error

@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from kalimtak.core.api import StrictCharField
+from kalimtak.core.api import StrictCharField, StrictIntegerField
 from registry.models import Deployment
 from registry.services import STRATEGIES
 
@@ -13,14 +13,14 @@ from registry.services import STRATEGIES
 class DeployRequestSerializer(serializers.Serializer[Any]):
     version = StrictCharField(max_length=80, help_text="such as emotion/3")
     strategy = serializers.ChoiceField(choices=STRATEGIES, default="full")
-    share = serializers.IntegerField(min_value=1, max_value=100, default=100, help_text="percent of requests")
+    share = StrictIntegerField(min_value=1, max_value=100, default=100, help_text="percent of requests")
     force = serializers.BooleanField(default=False, help_text="deploy against the gate; needs a reason")
     reason = StrictCharField(max_length=300, allow_blank=True, default="")
 
 
 class RollbackRequestSerializer(serializers.Serializer[Any]):
     classifier = StrictCharField(max_length=63)
-    to = serializers.IntegerField(min_value=1, max_value=2**31 - 1, required=False, allow_null=True)
+    to = StrictIntegerField(min_value=1, max_value=2**31 - 1, required=False, allow_null=True)
     reason = StrictCharField(max_length=300)
 
 

@@ -4,19 +4,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from kalimtak.core.api import StrictCharField
+from kalimtak.core.api import StrictCharField, StrictIntegerField
 from kalimtak.core.models import Job
 from training.models import Dataset, TrainingDataItem, TrainingRun
 from training.services.datasets import THEN
-
-
-class StrictIntegerField(serializers.IntegerField):
-    """A whole number and nothing else: neither "5" nor 5.0 nor true."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int):
-            self.fail("invalid")
-        return int(super().to_internal_value(data))
 
 
 class FeedbackRequestSerializer(serializers.Serializer[Any]):

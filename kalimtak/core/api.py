@@ -21,7 +21,15 @@ from .auth import caller_of
 from .errors import InvalidInput, KalimtakError, TooLarge, error_body
 from .ratelimit import address_group, limit
 
-__all__ = ["ApiView", "ErrorSerializer", "StrictCharField", "StrictJSONParser", "api_path", "exception_handler"]
+__all__ = [
+    "ApiView",
+    "ErrorSerializer",
+    "StrictCharField",
+    "StrictIntegerField",
+    "StrictJSONParser",
+    "api_path",
+    "exception_handler",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +122,15 @@ class StrictCharField(serializers.CharField):
         return str(super().to_internal_value(data))
 
 
+class StrictIntegerField(serializers.IntegerField):
+    """A whole number and nothing else: neither "5" nor 5.0 nor true."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return int(super().to_internal_value(data))
+
+
 class ErrorDetailSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
     message = serializers.CharField()
@@ -188,6 +205,11 @@ def _flatten(detail: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[st
 def not_found(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
     """The 404 of an address under `/api/` that does not exist."""
     return JsonResponse(error_body("not_found", "There is nothing at this address."), status=404)
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+    """The 400 of a request that Django refuses before any view, such as one for a host that is not ours."""
+    return JsonResponse(error_body("invalid_input", "This request cannot be meant for this server."), status=400)
 
 
 def server_error(request: HttpRequest) -> JsonResponse:

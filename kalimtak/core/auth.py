@@ -209,4 +209,4 @@ class HasScope(BasePermission):
             return True
         if caller.kind == "anonymous":
             raise NotAuthenticated("Give an API key or sign in.")
-        raise PermissionDenied(f"This needs the scope {scope!r}.")
+        raise PermissionDenied(f"This needs the scope {scope}.")

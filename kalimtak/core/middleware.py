@@ -2,6 +2,7 @@
 
 import zoneinfo
 from collections.abc import Callable
+from datetime import UTC
 from urllib.parse import unquote
 
 from django.conf import settings
@@ -15,11 +16,12 @@ Handler = Callable[[HttpRequest], HttpResponse]
 
 
 def is_api(request: HttpRequest) -> bool:
-    return request.path_info.startswith("/api/")
+    """Whether programs ask here: the API and the health checks."""
+    return f"{request.path_info}/".startswith(("/api/", "/livez/", "/readyz/", "/healthz/"))
 
 
 class ApiMiddleware:
-    """Refuses a body that announces more than the limit before it is read, and gives API errors their shape."""
+    """Refuses a body that cannot be read before it is, and gives API errors their shape."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
@@ -28,12 +30,17 @@ class ApiMiddleware:
         if not is_api(request):
             return self.get_response(request)
         request.path_info = request.path_info.rstrip("/")  # a trailing slash makes no difference
-        too_large = self.refuse_announced_size(request)
-        response = too_large or self.get_response(request)
+        response = self.refuse_body(request) or self.get_response(request)
         self.add_cors(request, response)
         return response
 
-    def refuse_announced_size(self, request: HttpRequest) -> HttpResponse | None:
+    def refuse_body(self, request: HttpRequest) -> HttpResponse | None:
+        """The refusal of a body whose headers say that it is packed, of unknown length, or too large."""
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            message = "Send the body as it is, without a Content-Encoding."
+            return JsonResponse(error_body("unsupported_media_type", message), status=415)
+        if "Transfer-Encoding" in request.headers:  # Django would take it for an empty body
+            return JsonResponse(error_body("length_required", "Send the body with a Content-Length."), status=411)
         announced = request.META.get("CONTENT_LENGTH") or "0"
         is_upload = (request.content_type or "").startswith("multipart/")
         limit = settings.KALIMTAK_MAX_UPLOAD if is_upload else settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -57,12 +64,16 @@ class ApiMiddleware:
 
 
 class TimeZoneMiddleware:
-    """Shows times in the zone that the browser names in the cookie `tz`; everything is stored in UTC."""
+    """Shows times in the zone that the browser names in the cookie `tz`; everything is stored in UTC, and the API
+    speaks UTC."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if is_api(request):
+            with timezone.override(UTC):
+                return self.get_response(request)
         name = unquote(request.COOKIES.get("tz", ""))
         try:
             zone = zoneinfo.ZoneInfo(name) if name else None

@@ -144,6 +144,10 @@ def test_a_list_without_rows_says_what_to_do_next(people, sign_in):
     assert "press “Train now”" in text
 
 
+def test_an_address_without_its_slash_leads_to_the_page(client, db):
+    assert client.get("/admin").headers["Location"] == "/admin/"
+
+
 def test_a_visitor_is_sent_to_the_sign_in_page(client, world):
     response = client.get(reverse("admin:registry_classifier_changelist"))
     assert response.status_code == 302

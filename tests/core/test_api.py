@@ -14,10 +14,11 @@ from rest_framework import serializers
 from rest_framework.response import Response
 
 from kalimtak.core import auth, ratelimit
-from kalimtak.core.api import ApiView, StrictCharField, not_found, server_error
+from kalimtak.core.api import ApiView, StrictCharField, bad_request, not_found, server_error
 from kalimtak.core.auth import caller_of, key_create, key_revoke
 from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.logs import LineFormatter
+from kalimtak.core.models import Scope
 
 
 class Body(serializers.Serializer):
@@ -26,7 +27,7 @@ class Body(serializers.Serializer):
 
 
 class Echo(ApiView):
-    required_scope = "predict"
+    required_scope = Scope.PREDICT
 
     def post(self, request):
         body = Body(data=request.data)
@@ -37,7 +38,7 @@ class Echo(ApiView):
 
 
 urlpatterns = [path("api/echo", Echo.as_view())]
-handler404, handler500 = not_found, server_error
+handler400, handler404, handler500 = bad_request, not_found, server_error
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +105,9 @@ class TestKeys:
 
     def test_a_key_of_another_scope_is_refused(self):
         _, plain = key_create("reader", ["read"], actor="olga")
-        assert error_of(ask({"Authorization": f"Bearer {plain}"})) == (403, "permission_denied")
+        response = ask({"Authorization": f"Bearer {plain}"})
+        assert error_of(response) == (403, "permission_denied")
+        assert response.json()["error"]["message"] == "This needs the scope predict."
 
     def test_an_unknown_scope_is_named(self):
         with pytest.raises(InvalidInput, match="'everything'"):
@@ -169,6 +172,17 @@ class TestErrors:
         assert error_of(client.post("/api/echo", "a=b", content_type="text/csv", headers=carla[1]))[0] == 415
         assert error_of(client.get("/api/echo", headers=carla[1])) == (405, "method_not_allowed")
         assert error_of(client.get("/api/nowhere")) == (404, "not_found")
+
+    @pytest.mark.parametrize(
+        ("headers", "status", "code"),
+        [
+            ({"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
+            ({"Transfer-Encoding": "chunked"}, 411, "length_required"),
+            ({"Host": "elsewhere.example"}, 400, "invalid_input"),
+        ],
+    )
+    def test_a_request_that_cannot_be_read_has_the_same_shape(self, carla, headers, status, code):
+        assert error_of(ask(carla[1] | headers)) == (status, code)
 
     def test_a_fault_of_ours_says_nothing_of_the_inside(self, carla, caplog):
         caplog.set_level(logging.CRITICAL)

@@ -142,6 +142,11 @@ def test_ready_with_everything_deployed_loaded(carla, emotion):
     assert (response.status_code, response.json()) == (200, {"status": "ready", "problems": []})
 
 
+@pytest.mark.parametrize("path", ["/livez/", "/readyz/"])
+def test_a_trailing_slash_makes_no_difference_to_health(carla, emotion, path):
+    assert carla.get(path).status_code == 200
+
+
 def test_not_ready_while_the_only_version_cannot_be_loaded(carla, emotion):
     LIVE.stop()
     spoil(emotion.versions.get())

@@ -147,6 +147,7 @@ def test_staff_force_with_the_permission_for_it(make_version: MakeVersion) -> No
         ({"version": "emotion/1", "strategy": "canary", "share": 5}, 409),
         ({"version": "emotion/1", "share": 0}, 400),
         ({"version": "emotion/1", "share": 50}, 400),
+        ({"version": "emotion/1", "share": "100"}, 400),
         ({"version": "emotion/1", "force": "perhaps"}, 400),
         ({"version": "emotion/1", "reason": "x" * 301}, 400),
         ({"version": "emotion/1\x00"}, 201),
@@ -181,6 +182,7 @@ def test_a_rollback_answers_with_what_is_in_force_now(make_version: MakeVersion)
         ({"classifier": "nothing", "reason": "because"}, 404),
         ({"classifier": "emotion", "reason": "because", "to": 0}, 400),
         ({"classifier": "emotion", "reason": "because", "to": 10**12}, 400),
+        ({"classifier": "emotion", "reason": "because", "to": "1"}, 400),
         ({"classifier": "emotion", "reason": "because", "to": 99}, 404),
     ],
 )

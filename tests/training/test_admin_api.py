@@ -33,7 +33,9 @@ def test_an_upload_is_queued_and_its_job_loads_it(admin, mood):
     dataset = Dataset.objects.get()
     assert response.json() == {"job": str(dataset.job_id), "dataset": dataset.pk}
     assert jobs.run(dataset.job_id) == "succeeded"
+    admin.cookies["tz"] = "Asia/Riyadh"  # is for pages: the API speaks UTC
     seen = admin.get(f"/api/admin/jobs/{dataset.job_id}/").json()
+    assert all(seen[moment].endswith("Z") for moment in ("created_at", "started_at", "finished_at"))
     assert (seen["state"], seen["kind"], seen["result"]["loaded"]) == ("succeeded", "import", 2)
     assert TrainingDataItem.objects.filter(status="approved").count() == 2
 
