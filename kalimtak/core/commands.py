@@ -38,7 +38,7 @@ class KalimtakCommand(BaseCommand):
         except KalimtakError as error:
             if options.get("traceback"):
                 raise
-            raise CommandError(_one_line(error)) from error
+            raise CommandError(one_line(error)) from error
         except (OperationalError, ProgrammingError) as error:
             if options.get("traceback"):
                 raise
@@ -49,6 +49,10 @@ class KalimtakCommand(BaseCommand):
         except BrokenPipeError:  # `… | head`
             sys.stderr.close()
             raise SystemExit(0) from None
+        except OSError as error:  # a file or folder that was named on the command line
+            if options.get("traceback") or error.filename is None:
+                raise
+            raise CommandError(f"{error.filename}: {error.strerror}.") from error
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Report]:
@@ -105,6 +109,8 @@ def _plain(cell: Any) -> str:
     return "".join(character if character.isprintable() else " " for character in str(cell))
 
 
-def _one_line(error: KalimtakError) -> str:
-    details = "; ".join(f"{place}: {' '.join(messages)}" for place, messages in error.fields.items())
+def one_line(error: KalimtakError) -> str:
+    """The message, then what `fields` adds to it."""
+    places = {place: " ".join(messages) for place, messages in error.fields.items()}
+    details = "; ".join(f"{place}: {message}" for place, message in places.items() if message not in error.message)
     return " ".join(f"{error.message} {details}".split())

@@ -95,6 +95,13 @@ def test_a_file_that_cannot_be_read_leaves_no_output(emotion, tmp_path, name, co
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
 
 
+def test_an_output_that_cannot_be_written_is_named(emotion, tmp_path):
+    source, target = tmp_path / "in.csv", tmp_path / "nowhere" / "out.csv"
+    source.write_text("text\njoy\n")
+    with pytest.raises(CommandError, match=r"out\.csv\.part: No such file or directory\.$"):
+        predict("emotion", file=source, output=target)
+
+
 def test_a_file_is_not_overwritten_by_its_own_answers(emotion, tmp_path):
     source = tmp_path / "in.csv"
     source.write_text("text\njoy\n")

@@ -73,7 +73,14 @@ def test_an_unknown_classifier_is_named(mood: Classifier) -> None:
 
 
 def test_an_odd_assignment_is_refused_by_name(taught_mood: Classifier) -> None:
-    assert "training_config.num_epoch" in str(refused("train", "mood", "--set", "training_config.num_epoch=2"))
+    error = refused("train", "mood", "--set", "training_config.num_epoch=2")
+    assert "training_config.num_epoch" in str(error)
+    assert error.returncode == 2
+
+
+def test_an_unknown_type_is_refused_once_and_as_a_slip_of_usage(taught_mood: Classifier) -> None:
+    error = refused("train", "mood", "--type", "oracle")
+    assert (str(error).count("oracle"), error.returncode) == (1, 2)
 
 
 def test_a_config_file_gives_type_and_recipe(taught_mood: Classifier, tmp_path: Path) -> None:
@@ -83,7 +90,9 @@ def test_a_config_file_gives_type_and_recipe(taught_mood: Classifier, tmp_path: 
     assert TrainingRun.objects.get().recipe["training_config"]["C"] == 0.25
     config.write_text("- name: other\n  type: classic\n")
     assert "has no entry for mood; it describes other" in str(refused("train", "mood", "--config", str(config)))
-    assert "cannot be read" in str(refused("train", "mood", "--config", str(tmp_path / "none.yaml")))
+    error = refused("train", "mood", "--config", str(tmp_path / "none.yaml"))
+    assert str(error).endswith("none.yaml cannot be read: No such file or directory.")
+    assert error.returncode == 2
 
 
 def test_queue_leaves_the_run_to_a_worker(taught_mood: Classifier, rings: list[Job]) -> None:

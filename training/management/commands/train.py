@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import connection
 
 from kalimtak.core import jobs
-from kalimtak.core.commands import KalimtakCommand, Report
+from kalimtak.core.commands import KalimtakCommand, Report, one_line
 from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.models import Job
 from registry import services as registry
@@ -51,7 +51,11 @@ class Command(KalimtakCommand):
             raise CommandError(
                 "--resume goes on with the run's own recipe; leave out the options that change it.", returncode=2
             )
-        run = self._start(registry.classifier_get(options["slug"]), options)
+        classifier = registry.classifier_get(options["slug"])
+        try:
+            run = self._start(classifier, options)
+        except InvalidInput as error:  # of --type, --config or --set
+            raise CommandError(one_line(error), returncode=2) from error
         if options["queue"]:
             self._print_queued(run, as_json=options["json"])
             return
@@ -124,7 +128,8 @@ def _entry(path: Path, slug: str) -> Entry:
     try:
         entries = parse_file(path.read_text(encoding="utf-8"), where=path.name)
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(f"{path} cannot be read: {reason}.") from error
     except RecipeError as error:
         raise InvalidInput(str(error)) from error
     for entry in entries:
