@@ -39,12 +39,14 @@ def version_register(
     parent: ModelVersion | None,
     actor: str,
     effect: Effect = transaction.atomic,
+    also: Callable[[ModelVersion], None] | None = None,
 ) -> ModelVersion:
     """Publish the sealed folder `staging` as the classifier's next version; its status is `registered`.
 
     Number, folder and row come into being inside `effect()`, a transaction that a job commits only while it holds its
-    lease. A crash between the folder's rename and the commit leaves a folder without a row, which the next
-    registration moves aside. Raises `Conflict` where the artefact is corrupt or another classifier's.
+    lease, and so does what `also(version)` writes. A crash between the folder's rename and the commit leaves a folder
+    without a row, which the next registration moves aside. Raises `Conflict` where the artefact is corrupt or another
+    classifier's.
     """
     manifest = _checked_manifest(classifier, staging)
     with effect():
@@ -70,6 +72,8 @@ def version_register(
         if not locked.labels:
             Classifier.objects.filter(pk=locked.pk).update(labels=list(manifest.labels))
         audit.record(actor, "version.register", version.ref, digest=digest, family=manifest.family)
+        if also is not None:
+            also(version)
     classifier.refresh_from_db(fields=["labels"])
     return version
 

@@ -109,6 +109,18 @@ def in_child_process(act: Callable[[], Any]) -> None:
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
+def test_what_cannot_be_noted_with_a_version_undoes_its_row(
+    emotion: Classifier, make_staging: Callable[..., Path]
+) -> None:
+    def fail(version: ModelVersion) -> None:
+        assert version.number == 1
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        version_register(emotion, make_staging(), parent=None, actor="tala", also=fail)
+    assert not ModelVersion.objects.exists()
+
+
 def test_an_attempt_that_was_overtaken_registers_nothing(
     emotion: Classifier, make_staging: Callable[..., Path]
 ) -> None:

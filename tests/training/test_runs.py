@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -225,6 +226,27 @@ def test_the_live_version_is_scored_again_when_the_golden_set_has_grown(
     assert run.version.parent == trained_mood.version
 
 
+def test_figures_go_to_the_version_that_was_scored_whatever_is_deployed_meanwhile(
+    trained_mood: TrainingRun, sealed_run: RunSpec, teach: Callable[..., object]
+) -> None:
+    classifier = trained_mood.classifier
+    teach(classifier, count=5, start=500, split="test")
+    supervisor = InBackground(start(classifier))
+    trainer = supervisor.trainer_pid()
+    os.kill(trainer, signal.SIGSTOP)
+    staging = artefacts.staging_folder(uuid.uuid4(), 1)
+    shutil.copytree(sealed_run.out, staging, dirs_exist_ok=True)
+    other = registry.version_register(classifier, staging, parent=None, actor="dina")
+    ModelVersion.objects.filter(pk=other.pk).update(status="verified")
+    registry.version_deploy(other, actor="dina", force=True, may_force=True, reason="In a hurry.")
+    os.kill(trainer, signal.SIGCONT)
+    assert supervisor.end().state == "succeeded"
+    digest = services.golden_digest(classifier)
+    scored = Evaluation.objects.filter(data_digest=digest).exclude(scores={})
+    assert {evaluation.version.ref for evaluation in scored} == {"mood/1", "mood/3"}
+    assert ModelVersion.objects.get(number=3).parent == trained_mood.version
+
+
 # Disturbances ----------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +260,15 @@ def test_a_cancelled_run_ends_its_trainer_and_leaves_no_version(taught_mood: Cla
     assert not list((store / "_staging").iterdir())
     left = {path.name for path in (store.parent / "var" / "runs").rglob("*.*")}
     assert not left & {"train.jsonl", "valid.jsonl", "golden.jsonl"}
+
+
+def test_what_a_killed_attempt_had_half_built_is_swept_by_the_next(taught_mood: Classifier, store: Path) -> None:
+    run = start(taught_mood)
+    half_built = artefacts.staging_folder(run.job_id, 7)
+    long_ago = time.time() - 120
+    os.utime(half_built, (long_ago, long_ago))
+    finish(run)
+    assert leftovers(store) == []
 
 
 def test_a_killed_trainer_is_started_once_more(taught_mood: Classifier) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from kalimtak.core.errors import KalimtakError
 from kalimtak.core.jobs import JobCancelled, JobContext, JobInterrupted
@@ -51,6 +50,7 @@ def run_execute(context: JobContext) -> dict[str, Any]:
     """
     run = TrainingRun.objects.select_related("classifier", "snapshot", "version__classifier").get(job=context.job)
     work_sweep()
+    registry.staging_sweep()  # half-built artefacts of attempts that were killed
     work = WorkFolder(context.job.pk)
     notes: list[str] = []
     if run.version is None:
@@ -69,23 +69,23 @@ def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> list[str]
     if resumed := context.params.get("resume_of"):
         work.adopt_checkpoints(uuid.UUID(resumed))
     staging = store.staging_folder(context.job.pk, context.token)
-    spec = _spec(run, work, staging, work.attempt(context.token))
+    champion = registry.live_version(run.classifier)
+    spec = _spec(run, champion, work, staging, work.attempt(context.token))
     try:
         _write_examples(run, spec)
         _run_trainer(context, run, spec, work)
         outcome = json.loads(spec.result.read_text(encoding="utf-8"))
         context.progress(0.98, "Publishing")
-        _register(context, run, staging, outcome, champion=_champion(run))
+        _register(context, run, staging, outcome, champion)
     finally:
         spec.forget_examples()
         store.discard(staging)
     return list(outcome["notes"])
 
 
-def _spec(run: TrainingRun, work: WorkFolder, staging: Path, folder: Path) -> RunSpec:
+def _spec(run: TrainingRun, champion: ModelVersion | None, work: WorkFolder, staging: Path, folder: Path) -> RunSpec:
     classifier, snapshot = run.classifier, run.snapshot
     labels = classifier.labels or sorted({label for split in _splits(run).values() for label in split})
-    champion = _champion(run)
     if champion is not None and champion.evaluations.filter(data_digest=snapshot.golden_digest).exists():
         champion = None
     return RunSpec(
@@ -110,10 +110,6 @@ def _spec(run: TrainingRun, work: WorkFolder, staging: Path, folder: Path) -> Ru
 
 def _splits(run: TrainingRun) -> dict[str, dict[str, int]]:
     return {split: run.snapshot.counts.get(split, {}) for split in _Split.values}
-
-
-def _champion(run: TrainingRun) -> ModelVersion | None:
-    return registry.live_version(run.classifier)
 
 
 def _recipe_here(run: TrainingRun) -> dict[str, Any]:
@@ -240,20 +236,25 @@ def _is_evaluation(point: dict[str, Any]) -> bool:
 def _register(
     context: JobContext, run: TrainingRun, staging: Path, outcome: dict[str, Any], champion: ModelVersion | None
 ) -> None:
-    """Version, figures and the run's link to them, all or nothing."""
+    """Version, figures and the run's link to them, all or nothing.
+
+    `champion` is the version that was live when the trainer started, hence the one it scored: another one may be live
+    by now.
+    """
     digest = run.snapshot.golden_digest
-    with context.effect():
-        version = registry.version_register(
-            run.classifier, staging, parent=champion, actor=context.job.actor, effect=transaction.atomic
-        )
-        registry.evaluation_record(
-            version, data_digest=digest, scores=Scores.from_dict(outcome["scores"]), slices=outcome["slices"]
-        )
+
+    def note(version: ModelVersion) -> None:
+        scores = Scores.from_dict(outcome["scores"])
+        registry.evaluation_record(version, data_digest=digest, scores=scores, slices=outcome["slices"])
         if champion is not None and (judged := outcome["champion"]):
             scores = Scores.from_dict(judged["scores"])
             registry.evaluation_record(champion, data_digest=digest, scores=scores, slices=judged["slices"])
         run.version = version
         run.save(update_fields=["version"])
+
+    registry.version_register(
+        run.classifier, staging, parent=champion, actor=context.job.actor, effect=context.effect, also=note
+    )
 
 
 def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
