@@ -228,7 +228,19 @@ def test_without_items_it_says_how_to_get_some(classifier: Classifier) -> None:
 
 def test_one_label_is_not_enough(classifier: Classifier) -> None:
     add_items(classifier, 30, "glad")
-    with pytest.raises(Conflict, match="All 30 approved examples of mood say 'glad'") as refused:
+    with pytest.raises(Conflict, match="All approved examples of mood to train on say 'glad'") as refused:
         snapshot_freeze(classifier, seed=1)
     assert refused.value.code == "one_class"
     assert not DatasetSnapshot.objects.exists()
+
+
+def test_rows_for_validation_alone_are_nothing_to_train_on(classifier: Classifier) -> None:
+    add_items(classifier, 10, "glad", split="valid")
+    add_items(classifier, 10, "sad", split="valid")
+    with pytest.raises(Conflict, match="set aside for validation") as refused:
+        snapshot_freeze(classifier, seed=1)
+    assert refused.value.code == "no_data"
+    add_items(classifier, 10, "glad")
+    with pytest.raises(Conflict, match="to train on say 'glad'") as refused:
+        snapshot_freeze(classifier, seed=1)
+    assert refused.value.code == "one_class"

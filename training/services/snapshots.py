@@ -101,6 +101,7 @@ def snapshot_freeze(classifier: Classifier, *, seed: int, recipe: Recipe | None 
     usable = [row for row in rows if row.content_hash not in held_out]
     _check_enough(classifier, usable)
     train, valid, replayed = _splits(usable, recipe.data, seed)
+    _check_labels(classifier, train)
     frozen = sorted([*train, *valid, *golden], key=lambda row: row.item_id)
     digest = _digest([row.item_id, row.content_hash, row.label, row.split, row.weight] for row in frozen)
     known = DatasetSnapshot.objects.filter(classifier=classifier, digest=digest).first()
@@ -140,10 +141,19 @@ def _check_enough(classifier: Classifier, rows: Sequence[Row]) -> None:
             "`manage.py make_sample_data`, or approve what waits for review.",
             code="no_data",
         )
-    labels = {row.label for row in rows}
-    if len(labels) < 2:
+
+
+def _check_labels(classifier: Classifier, train: Sequence[Row]) -> None:
+    """Validation rows teach nothing, so they do not count."""
+    slug = classifier.slug
+    labels = {row.label for row in train}
+    if not labels:
         raise Conflict(
-            f"All {len(rows)} approved examples of {slug} say {labels.pop()!r}, and a classifier needs at least two "
+            f"All approved examples of {slug} are set aside for validation; import some to train on.", code="no_data"
+        )
+    if len(labels) == 1:
+        raise Conflict(
+            f"All approved examples of {slug} to train on say {labels.pop()!r}, and a classifier needs at least two "
             "labels. Import examples of the others.",
             code="one_class",
         )
