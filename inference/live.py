@@ -16,7 +16,7 @@ from django.db import close_old_connections
 
 from kalimtak.core.errors import NotFound, Unavailable
 from registry.families import load
-from registry.families.base import FamilyError, Predictor
+from registry.families.base import Predictor
 from registry.manifest import ArtefactCorrupt, manifest_digest
 from registry.models import Classifier, Deployment, ModelVersion
 from registry.recipe import RecipeError
@@ -180,9 +180,9 @@ def _live_versions(deployments: list[Deployment], before: Picture) -> tuple[tupl
         if predictor is None:
             try:
                 predictor = load_version(version)
-            except (ArtefactCorrupt, FamilyError, OSError, ValueError) as error:
+            except Exception as error:  # whatever a library makes of these files, the other classifiers must answer
                 fault = str(error)
-                logger.error("Version %s cannot be loaded, the one before goes on: %s", version.ref, error)
+                logger.error("Version %s cannot be loaded, the one before goes on: %r", version.ref, error)
         _note_health(deployment, "ok" if predictor else "degraded")
         if predictor is not None:
             live.append(
@@ -194,7 +194,7 @@ def _live_versions(deployments: list[Deployment], before: Picture) -> tuple[tupl
 def load_version(version: ModelVersion) -> Predictor:
     """Load a version's artefact, every byte verified against its row, and warm it up.
 
-    Raises `ArtefactCorrupt`, `FamilyError` or `OSError`.
+    Raises `ArtefactCorrupt`, `FamilyError`, `OSError`, or what a library makes of files that it cannot read.
     """
     folder = version_folder(version.classifier.slug, version.number)
     if manifest_digest(folder) != version.artefact_digest:

@@ -212,8 +212,9 @@ def _record_alone(draft: Draft) -> Results | Exception:
     try:
         return _record_group([draft])[0]
     except (IntegrityError, DataError) as error:
-        logger.error("An answer was refused by the database: %s", error)
-        return RecordFailed(str(error))
+        reason = str(error).partition("\n")[0]  # PostgreSQL's further lines quote the row, user text included
+        logger.error("An answer was refused by the database: %s", reason)
+        return RecordFailed(reason)
 
 
 _engine: Engine[Draft, Results] | None = None

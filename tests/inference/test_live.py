@@ -70,6 +70,19 @@ def test_a_spoiled_artefact_is_not_served_and_the_version_before_goes_on(carla, 
     assert carla.get("/readyz").status_code == 200
 
 
+def test_a_version_that_breaks_its_library_costs_no_other_classifier_an_answer(
+    carla, emotion, clarity, publish, go_live
+):
+    carla.predict({"text": "joy"})
+    go_live(publish(emotion, confidence="high"))  # whole files, and arithmetic that fails with a TypeError
+    asked = {"classifier": "clarity", "question": "Will you?", "context": "I will."}
+    assert carla.predict({"text": "joy"}).json()["model_version"] == "emotion/1"
+    assert carla.predict(asked).status_code == 200
+    LIVE.stop()  # as in a process that starts now
+    assert carla.predict({"text": "joy"}).status_code == 503
+    assert carla.predict(asked).status_code == 200
+
+
 def test_another_artefact_under_the_same_number_is_not_served(carla, emotion, publish):
     version = publish(emotion)
     version.artefact_digest = "0" * 64
