@@ -30,8 +30,8 @@ def fit(request: FitRequest) -> FitResult:
     from registry.families.finetune import SPAN, finetune
 
     checkpoints = Checkpoints(request.checkpoints, fingerprint(request, base))
-    if not request.resume:
-        checkpoints.clear()
+    if not request.resume or checkpoints.newest() is None:
+        checkpoints.clear()  # those of other data would stand in for the newest ones, of which only a few are kept
     tuned = finetune(request, base, checkpoints)
     if request.reporter.stop_requested():
         raise Stopped("stopped before the model was converted")

@@ -256,8 +256,12 @@ def test_checkpoints_of_other_data_are_not_resumed(tmp_path: Path, tiny_encoder:
     settings = settings_of("encoder", tiny_encoder)
     with pytest.raises(Stopped):
         fit(request_for(tmp_path, *settings, reporter=Listener(stop_after=5)))
-    other, _ = fit(request_for(tmp_path, *settings, resume=True, train=sentences(90, seed=12)))
-    assert not any("Resumed" in note for note in other.notes)
+    other_data = {"resume": True, "train": sentences(90, seed=12)}
+    with pytest.raises(Stopped):
+        fit(request_for(tmp_path, *settings, **other_data, reporter=Listener(stop_after=2)))
+    assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-3"]
+    other, _ = fit(request_for(tmp_path, *settings, **other_data))
+    assert "Resumed from checkpoint-3." in other.notes
 
 
 def fit(request: FitRequest) -> tuple[FitResult, dict[str, torch.Tensor]]:
