@@ -1,24 +1,23 @@
 """What the deployment endpoints take and give."""
 
 from datetime import UTC
-from typing import Any
 
 from rest_framework import serializers
 
-from kalimtak.core.api import StrictCharField, StrictIntegerField
+from kalimtak.core.api import RequestSerializer, StrictBooleanField, StrictCharField, StrictIntegerField
 from registry.models import Deployment
 from registry.services import STRATEGIES
 
 
-class DeployRequestSerializer(serializers.Serializer[Any]):
+class DeployRequestSerializer(RequestSerializer):
     version = StrictCharField(max_length=80, help_text="such as emotion/3")
     strategy = serializers.ChoiceField(choices=STRATEGIES, default="full")
     share = StrictIntegerField(min_value=1, max_value=100, default=100, help_text="percent of requests")
-    force = serializers.BooleanField(default=False, help_text="deploy against the gate; needs a reason")
+    force = StrictBooleanField(default=False, help_text="deploy against the gate; needs a reason")
     reason = StrictCharField(max_length=300, allow_blank=True, default="")
 
 
-class RollbackRequestSerializer(serializers.Serializer[Any]):
+class RollbackRequestSerializer(RequestSerializer):
     classifier = StrictCharField(max_length=63)
     to = StrictIntegerField(min_value=1, max_value=2**31 - 1, required=False, allow_null=True)
     reason = StrictCharField(max_length=300)

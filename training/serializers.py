@@ -4,13 +4,13 @@ from typing import Any
 
 from rest_framework import serializers
 
-from kalimtak.core.api import StrictCharField, StrictIntegerField
+from kalimtak.core.api import RequestSerializer, StrictBooleanField, StrictCharField, StrictIntegerField
 from kalimtak.core.models import Job
 from training.models import Dataset, TrainingDataItem, TrainingRun
 from training.services.datasets import THEN
 
 
-class FeedbackRequestSerializer(serializers.Serializer[Any]):
+class FeedbackRequestSerializer(RequestSerializer):
     """What somebody thinks of an answer: at least a rating or a correction."""
 
     interaction_id = StrictCharField(max_length=64)
@@ -76,9 +76,9 @@ class DatasetQueuedSerializer(serializers.Serializer[Any]):
     dataset = serializers.IntegerField()
 
 
-class CurateRequestSerializer(serializers.Serializer[Any]):
+class CurateRequestSerializer(RequestSerializer):
     classifier = StrictCharField(max_length=63, required=False)
-    dry_run = serializers.BooleanField(default=False)
+    dry_run = StrictBooleanField(default=False)
 
 
 class CurationStatsSerializer(serializers.Serializer[Any]):
@@ -93,7 +93,7 @@ class CurationStatsSerializer(serializers.Serializer[Any]):
     reasons = serializers.DictField(child=serializers.IntegerField())
 
 
-class RetrainRequestSerializer(serializers.Serializer[Any]):
+class RetrainRequestSerializer(RequestSerializer):
     classifier = StrictCharField(max_length=63)
     then = serializers.ChoiceField(choices=TrainingRun.Then.choices, default=TrainingRun.Then.NONE)
 

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from interactions.services import feedback_give, source_of
 from kalimtak.core import jobs
-from kalimtak.core.api import ApiView, ErrorSerializer, StrictJSONParser
+from kalimtak.core.api import ApiView, ErrorSerializer, StrictJSONParser, refuse_unknown_keys
 from kalimtak.core.auth import caller_of
 from kalimtak.core.errors import InvalidInput, NotFound
 from kalimtak.core.models import Job, Scope
@@ -115,6 +115,7 @@ class FeedbackView(ApiView):
         # Whoever has no key must not pass for a known subject: their word is trusted less.
         subject = "" if caller.kind == "anonymous" else given.validated_data["subject"]
         classifier = classifier_get(given.validated_data["classifier"])
+        refuse_unknown_keys(body, (set(given.fields) - {"text"}) | set(classifier.input_fields))
         item = services.example_add(
             classifier,
             fields={name: body.get(name, "") for name in classifier.input_fields},

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from django.conf import settings
@@ -24,11 +24,14 @@ from .ratelimit import address_group, limit
 __all__ = [
     "ApiView",
     "ErrorSerializer",
+    "RequestSerializer",
+    "StrictBooleanField",
     "StrictCharField",
     "StrictIntegerField",
     "StrictJSONParser",
     "api_path",
     "exception_handler",
+    "refuse_unknown_keys",
 ]
 
 logger = logging.getLogger(__name__)
@@ -104,6 +107,30 @@ class ApiView(APIView):
         else:
             value, rate = caller.name, caller.rate or settings.KALIMTAK_RATELIMIT_KEY
         limit(request._request, group=f"api-{caller.kind}", value=value, rate=rate)
+
+
+class RequestSerializer(serializers.Serializer[Any]):
+    """A body of exactly the declared keys: a mistyped one is named, not dropped."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            refuse_unknown_keys(data, self.fields)
+        return super().to_internal_value(data)
+
+
+def refuse_unknown_keys(data: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises DRF's `ValidationError` naming each key of `data` that is not `known`."""
+    if unknown := sorted(set(data) - set(known)):
+        raise serializers.ValidationError({name: ["Unknown key."] for name in unknown})
+
+
+class StrictBooleanField(serializers.BooleanField):
+    """true or false, not a word for them."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
 
 
 class StrictCharField(serializers.CharField):

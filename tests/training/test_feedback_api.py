@@ -71,6 +71,8 @@ def test_each_subject_has_its_own_word(post, asked):
         ({"correct_labels": ["sad", "calm"]}, "correct_labels"),
         ({"correct_label": "sad", "correct_labels": ["calm"]}, "correct_labels"),
         ({"rating": 5, "comment": "x" * 5_001}, "comment"),
+        ({"rating": 5, "correct_lable": "sad"}, "correct_lable"),
+        ({"rating": 5, "classifier": "mood", "text": "an example"}, "text"),
     ],
 )
 def test_what_cannot_be_meant_is_a_400_naming_the_place(post, asked, body, field):
@@ -117,6 +119,7 @@ def test_an_example_without_an_interaction_is_a_candidate(post, mood):
         ({"text": 3, "correct_label": "calm"}, 400),
         ({"text": "x", "correct_label": "weird"}, 400),
         ({"text": "x" * 20_001, "correct_label": "calm"}, 413),
+        ({"text": "x", "correct_label": "calm", "rating": 5}, 400),
         ({"classifier": "nope", "text": "x", "correct_label": "calm"}, 404),
     ],
 )

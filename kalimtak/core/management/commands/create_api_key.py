@@ -13,12 +13,17 @@ from kalimtak.core.models import Scope
 
 class Command(KalimtakCommand):
     help = "Makes an API key and prints it once, alone on the last line; only its hash is kept."
-    example = "manage.py create_api_key shop --scope predict --scope feedback"
+    example = "manage.py create_api_key shop --scope predict feedback"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="whose key it is")
         parser.add_argument(
-            "--scope", action="append", choices=Scope.values, required=True, help="what it may do; repeatable"
+            "--scope",
+            action="extend",
+            nargs="+",
+            choices=Scope.values,
+            required=True,
+            help="what it may do",
         )
         parser.add_argument("--rate", default="", help="requests, such as 600/m (default: KALIMTAK_RATELIMIT_KEY)")
         parser.add_argument("--days", type=int, help="days until it expires (default: never)")
