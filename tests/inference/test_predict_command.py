@@ -24,7 +24,8 @@ def test_a_text_gets_its_label_in_percent_and_a_bar_per_score(emotion):
 
 
 def test_the_first_word_may_be_left_out_for_the_default_classifier(emotion):
-    out, _ = predict("anger", "sadness")
+    out, err = predict("anger", "sadness")
+    assert "default classifier, emotion" in err
     assert [line.split()[0] for line in out.splitlines() if "(" in line] == ["anger", "sadness"]
 
 

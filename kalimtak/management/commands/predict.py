@@ -52,6 +52,8 @@ class Command(KalimtakCommand):
         if options["file"]:
             self.answer_file(classifier, options["file"], options["output"])
         elif inputs:
+            if not slug:  # a mistyped classifier would otherwise be answered as a text without a word
+                self.stderr.write(f"Asking the default classifier, {classifier.served.slug}.")
             for result in classifier.classify_many(inputs):
                 self.show(classifier, result)
         else:
