@@ -29,7 +29,7 @@ def fine_tune(context: JobContext) -> dict[str, Any]:
 
 def evaluate(context: JobContext) -> dict[str, Any]:
     """The monthly job: score every live version on its classifier's golden set as it is now."""
-    evaluations = services.evaluate_all(progress=context.progress)
+    evaluations = services.evaluate_all(progress=context.progress_or_stop)
     return {evaluation.version.ref: {"macro_f1": evaluation.macro_f1} for evaluation in evaluations}
 
 
@@ -51,7 +51,7 @@ def dataset_import(context: JobContext) -> dict[str, Any]:
     dataset = Dataset.objects.select_related("classifier").filter(pk=context.params["dataset"]).first()
     if dataset is None:
         raise NotFound("The data set was removed before it was loaded.")
-    services.dataset_load(dataset, progress=context.progress, effect=context.effect)
+    services.dataset_load(dataset, progress=context.progress_or_stop, effect=context.effect)
     result = {"dataset": dataset.pk, "rows": dataset.rows, "errors": dataset.report["error_count"]}
     result |= dataset.report["outcome"]
     if context.params.get("then", "none") != "none":

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -18,8 +19,15 @@ from typing import Any, NamedTuple
 
 import psutil
 from django.conf import settings
-from django.db import IntegrityError, OperationalError, close_old_connections, connection, transaction
-from django.db.models import DateTimeField, Expression, ExpressionWrapper, F, Q
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    transaction,
+)
+from django.db.models import Count, DateTimeField, Expression, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
@@ -33,6 +41,7 @@ LEASE = timedelta(seconds=60)
 LONG_LEASE = timedelta(seconds=300)  # rides out a restart of the database
 HEARTBEAT_SECONDS = 10.0
 PROGRESS_SECONDS = 0.5
+DATABASE_AWAY = (OperationalError, InterfaceError)
 RINGS_AT_MOST = 100  # waiting in one queue: more would only repeat themselves
 
 
@@ -64,6 +73,12 @@ def kind_of(name: str) -> Kind:
 def in_future(delay: timedelta) -> Expression:
     """The database's clock plus `delay`."""
     return ExpressionWrapper(Now() + delay, output_field=DateTimeField())
+
+
+def drop_broken_connection() -> None:
+    """Let the next query of this thread open a fresh connection where the server closed the old one."""
+    if not connection.in_atomic_block:
+        close_old_connections()
 
 
 # Asking for work -------------------------------------------------------------------------------------------------
@@ -146,15 +161,29 @@ class JobContext:
     def progress(self, fraction: float, note: str = "") -> None:
         """Report how far the job is (0 to 1) and renew the lease; written at most twice a second.
 
-        Raises `JobCancelled` when cancelling was asked for, `LeaseLost` when this attempt was overtaken.
+        A database that is away for a moment costs a report and no more: whatever is committed later still needs the
+        token. Raises `JobCancelled` when cancelling was asked for, `LeaseLost` when this attempt was overtaken.
         """
         if time.monotonic() >= self._next_report:
             self._next_report = time.monotonic() + PROGRESS_SECONDS
-            self.beat(progress=min(max(fraction, 0.0), 1.0), note=note[:300])
+            try:
+                self.beat(progress=min(max(fraction, 0.0), 1.0), note=note[:300])
+            except DATABASE_AWAY:
+                logger.warning("Progress of job %s could not be written", self.job.pk, exc_info=True)
+                drop_broken_connection()
         if self._lost.is_set():
             raise LeaseLost(str(self.job.pk))
         if self._cancelled.is_set():
             raise JobCancelled(str(self.job.pk))
+
+    def progress_or_stop(self, fraction: float, note: str = "") -> None:
+        """`progress` for a handler that may end between any two reports and be repeated.
+
+        Raises `JobInterrupted`, too, when this process must end.
+        """
+        self.progress(fraction, note)
+        if self.stopping:
+            raise JobInterrupted(str(self.job.pk))
 
     def beat(self, **values: Any) -> None:
         """Renew the lease, note whether it is still ours and whether somebody asked to cancel."""
@@ -193,6 +222,7 @@ def run(job_id: Any, *, on_claim: Callable[[JobContext], None] | None = None) ->
         on_claim(context)
     with _heartbeat(context):
         outcome = _outcome(context, kind)
+    drop_broken_connection()  # the outcome must not fail on one that the handler lost
     return _finish(context, outcome)
 
 
@@ -254,7 +284,7 @@ def _outcome(context: JobContext, kind: Kind) -> _Outcome:
         return _Outcome("")
     except KalimtakError as error:
         return _Outcome(Job.State.FAILED, error=error.message)
-    except OperationalError as error:  # the database was away or locked: worth another try
+    except DATABASE_AWAY as error:  # or locked: worth another try
         logger.exception("Job %s met a database error", context.job.pk)
         if context.job.attempt < context.job.max_attempts:
             return _Outcome(Job.State.QUEUED, error=str(error), retry_in=timedelta(seconds=5 * context.job.attempt))
@@ -328,8 +358,10 @@ def reap() -> int:
         if not owner_is_dead(job.owner):
             held = held.filter(lease_until__lt=Now())
         taken_back += held.update(**_after_crash(job))
+    waiting = _rings_waiting()
     for job in _ready():
-        if _rings_waiting(job.cluster) < RINGS_AT_MOST:
+        if waiting[job.cluster] < RINGS_AT_MOST:
+            waiting[job.cluster] += 1
             ring_for(job)
     return taken_back
 
@@ -359,7 +391,8 @@ def owner_is_dead(owner: str) -> bool:
         return True
 
 
-def _rings_waiting(cluster: str) -> int:
+def _rings_waiting() -> Counter[str]:
+    """How many wake-ups wait in each cluster's queue."""
     from django_q.models import OrmQ
 
-    return int(OrmQ.objects.filter(key=cluster).count())
+    return Counter(dict(OrmQ.objects.order_by().values_list("key").annotate(Count("pk"))))

@@ -8,7 +8,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from kalimtak.core import jobs
@@ -50,7 +50,26 @@ def be_interrupted(context):
     raise jobs.JobInterrupted
 
 
-HANDLERS = (succeed, refuse, break_down, be_overtaken, be_cancelled, be_interrupted)
+def report_while_away(context):
+    """The database is away for the first report and back for the second."""
+    beat, context.beat = context.beat, lose_the_database
+    context.progress(0.1)
+    context.beat, context._next_report = beat, 0.0
+    context.progress(0.2, "still at it")
+    return {}
+
+
+def lose_the_database(**values):
+    raise OperationalError("server closed the connection unexpectedly")
+
+
+def be_stopped(context):
+    context.stop_asked.set()
+    context.progress_or_stop(0.1)
+    SEEN.append("went on while its process should end")
+
+
+HANDLERS = (succeed, refuse, break_down, be_overtaken, be_cancelled, be_interrupted, report_while_away, be_stopped)
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +169,21 @@ def test_an_interrupted_attempt_does_not_count():
 
 
 @pytest.mark.django_db
+def test_a_report_that_cannot_be_written_does_not_end_the_job():
+    job = jobs.enqueue("report_while_away", {})
+    assert jobs.run(job.pk) == "succeeded"
+
+
+@pytest.mark.django_db
+def test_a_handler_that_can_be_repeated_ends_when_its_process_must():
+    job = jobs.enqueue("be_stopped", {})
+    assert jobs.run(job.pk) == "queued"
+    job.refresh_from_db()
+    assert (job.state, job.attempt) == ("queued", 0)
+    assert SEEN == []
+
+
+@pytest.mark.django_db
 def test_one_training_at_a_time_on_a_device():
     first, second = jobs.enqueue("train", {}), jobs.enqueue("train", {})
     held = jobs.claim(first.pk)
@@ -212,6 +246,16 @@ class TestReaper:
         assert waiting_rings() == 0
         jobs.reap()
         assert waiting_rings() == 1
+
+    def test_asks_once_how_full_the_queues_are_and_never_overfills_them(
+        self, monkeypatch, django_assert_max_num_queries
+    ):
+        monkeypatch.setattr(jobs, "RINGS_AT_MOST", 3)
+        for _ in range(8):
+            jobs.enqueue("succeed", {}, ring=False)
+        with django_assert_max_num_queries(3 + 3):
+            jobs.reap()
+        assert waiting_rings() == 3
 
 
 @pytest.mark.django_db

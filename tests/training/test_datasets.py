@@ -191,3 +191,15 @@ def test_a_host_with_a_private_address_is_refused_when_it_is_fetched(mood, setti
         services.dataset_load(dataset)
     dataset.refresh_from_db()
     assert dataset.state == "failed"
+
+
+def test_an_import_whose_process_must_end_goes_on_in_the_next(mood):
+    rows = "".join(f"text number {number},glad\n" for number in range(20))
+    content = io.BytesIO(f"text,label\n{rows}".encode())
+    dataset = services.dataset_add(mood, source=content, name="rows.csv", actor="olga")
+    job = services.dataset_import_queue(dataset, actor="olga")
+    assert jobs.run(job.pk, on_claim=lambda context: context.stop_asked.set()) == "queued"
+    job.refresh_from_db()
+    assert job.attempt == 0
+    assert jobs.run(job.pk) == "succeeded"
+    assert items().count() == 20

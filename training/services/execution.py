@@ -16,7 +16,7 @@ from typing import Any
 from django.conf import settings
 
 from kalimtak.core.errors import KalimtakError
-from kalimtak.core.jobs import JobCancelled, JobContext, JobInterrupted
+from kalimtak.core.jobs import DATABASE_AWAY, JobCancelled, JobContext, JobInterrupted, drop_broken_connection
 from registry import services as registry
 from registry import store
 from registry.families.base import Example
@@ -221,9 +221,13 @@ class _Watch:
             return
         if len(self._history) > HISTORY_POINTS:
             self._history = [point for index, point in enumerate(self._history) if index % 2 or _is_evaluation(point)]
-        with self._context.effect():
-            TrainingRun.objects.filter(pk=self._run.pk).update(history=self._history)
-        self._is_saved, self._next_save = True, time.monotonic() + HISTORY_SECONDS
+        self._next_save = time.monotonic() + HISTORY_SECONDS
+        try:
+            with self._context.effect():
+                TrainingRun.objects.filter(pk=self._run.pk).update(history=self._history)
+            self._is_saved = True
+        except DATABASE_AWAY:  # the training goes on, and what is missing is saved with the next figures
+            drop_broken_connection()
 
 
 def _is_evaluation(point: dict[str, Any]) -> bool:

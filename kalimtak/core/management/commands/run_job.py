@@ -1,6 +1,7 @@
 """`manage.py run_job ID`: what a supervisor process runs."""
 
 import signal
+import uuid
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -20,12 +21,8 @@ class Command(KalimtakCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            known = Job.objects.filter(pk=options["id"]).exists()
-        except (ValueError, TypeError):
-            known = False
-        except Exception as error:  # Django raises its own ValidationError for what is no UUID
-            if type(error).__name__ != "ValidationError":
-                raise
+            known = Job.objects.filter(pk=uuid.UUID(options["id"])).exists()
+        except ValueError:
             known = False
         if not known:
             raise NotFound(f"There is no job {options['id']!r}.")
