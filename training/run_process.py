@@ -20,7 +20,7 @@ import psutil
 
 from training.run_spec import RunSpec, write_json
 
-STOP_SECONDS = 20.0  # between asking (TERM) and ending (KILL): time for a checkpoint
+STOP_SECONDS = 15.0  # between asking (TERM) and ending (KILL): a checkpoint, and the supervisor's own end within 20 s
 ORPHAN_CHECK_SECONDS = 0.5
 LOG_TAIL_BYTES = 8_000
 NICENESS = 10  # answering people goes first

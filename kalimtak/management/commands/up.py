@@ -7,9 +7,11 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from django.conf import settings
 from django.core.management.base import CommandParser
 
@@ -122,7 +124,7 @@ class Supervised:
 
 def stop_all(processes: list[Supervised]) -> None:
     """TERM to all and to the supervisors of this host, `GRACE_SECONDS` to finish, then KILL."""
-    pids = supervisor_pids()
+    pids = supervisor_pids() | {pid for process in processes for pid in starting_supervisor_pids(process.process.pid)}
     for process in processes:
         process.process.terminate()
     for pid in pids:
@@ -138,11 +140,23 @@ def stop_all(processes: list[Supervised]) -> None:
         send_group(pid, signal.SIGKILL)
 
 
-def supervisor_pids() -> list[int]:
-    """Processes of this host that hold a running job: their jobs go back to the queue on TERM."""
-    owners = Job.objects.filter(state=Job.State.RUNNING).values_list("owner", flat=True)
+def supervisor_pids() -> set[int]:
+    """Processes of this host that hold a long job, which TERM gives back to the queue; short ones end by themselves."""
+    long_kinds = [name for name in settings.KALIMTAK_JOBS if jobs.kind_of(name).is_long]
+    owners = Job.objects.filter(state=Job.State.RUNNING, kind__in=long_kinds).values_list("owner", flat=True)
     parts = [owner.split(":") for owner in owners if not jobs.owner_is_dead(owner)]
-    return [int(part[1]) for part in parts if part[0] == settings.KALIMTAK_HOST and len(part) == 3]
+    return {int(part[1]) for part in parts if part[0] == settings.KALIMTAK_HOST and len(part) == 3}
+
+
+def starting_supervisor_pids(worker: int) -> set[int]:
+    """Supervisors below process `worker`, those included that have not claimed their job yet and so own none."""
+    found = set()
+    with suppress(psutil.Error):
+        for process in psutil.Process(worker).children(recursive=True):
+            with suppress(psutil.Error):  # it ended meanwhile
+                if "run_job" in process.cmdline():
+                    found.add(process.pid)
+    return found
 
 
 def lives(pid: int) -> bool:
