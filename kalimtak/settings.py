@@ -40,7 +40,7 @@ if not SECRET_KEY and DEBUG:
 KALIMTAK_SUBJECT_KEY = env.text("KALIMTAK_SUBJECT_KEY") or generated_key("subject_key")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
-KALIMTAK_TRUSTED_PROXIES = env.words("KALIMTAK_TRUSTED_PROXIES")
+KALIMTAK_TRUSTED_PROXIES = env.networks("KALIMTAK_TRUSTED_PROXIES")
 KALIMTAK_CORS_ORIGINS = env.words("KALIMTAK_CORS_ORIGINS")
 KALIMTAK_HTTPS = env.boolean("KALIMTAK_HTTPS")
 # The demo answers visitors who have not signed in.
@@ -179,7 +179,7 @@ KALIMTAK_JOBS = {  # kind → (handler, cluster, long: runs in a supervisor of i
 KALIMTAK_DATASET_HOSTS = env.words("KALIMTAK_DATASET_HOSTS")
 KALIMTAK_MAX_UPLOAD = env.size("KALIMTAK_MAX_UPLOAD", 2 * 1024**3)
 KALIMTAK_RETENTION_DAYS = env.integer("KALIMTAK_RETENTION_DAYS", 90, low=1, high=36_500)
-KALIMTAK_METRICS_NETWORKS = env.words("KALIMTAK_METRICS_NETWORKS", ["127.0.0.0/8", "::1/128"])
+KALIMTAK_METRICS_NETWORKS = env.networks("KALIMTAK_METRICS_NETWORKS", ["127.0.0.0/8", "::1/128"])
 KALIMTAK_DEVICE = env.choice("KALIMTAK_DEVICE", "auto", ["auto", "cpu", "cuda", "mps"])
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, low=1, high=1024)
 KALIMTAK_HOST = socket.gethostname()

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 import time
@@ -20,6 +21,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from . import audit
+from .env import RATE
 from .errors import Conflict, InvalidInput
 from .models import ApiKey, Scope
 from .ratelimit import client_address
@@ -94,11 +96,17 @@ def key_create(
     rate: str = "",
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its plain text, which is nowhere kept. Raises `InvalidInput` for an unknown scope or none."""
+    """A new key and its plain text, which is nowhere kept.
+
+    Raises `InvalidInput` for an unknown scope or none, and for a `rate` that is none.
+    """
     unknown = sorted(set(scopes) - set(Scope.values))
     if unknown or not scopes:
         allowed = ", ".join(Scope.values)
         raise InvalidInput(f"Unknown scope {unknown[0]!r}; use {allowed}." if unknown else f"Give a scope: {allowed}.")
+    if rate and not re.fullmatch(RATE, rate):
+        message = f"{rate[:20]!r} is no rate; use one such as 600/m (s, m, h or d)."
+        raise InvalidInput(message, fields={"rate": [message]})
     prefix, secret = secrets.token_hex(5), secrets.token_urlsafe(32)
     with transaction.atomic():
         key = ApiKey.objects.create(

@@ -3,6 +3,7 @@
 `.env` in the project folder is read first; a variable that is already set wins over the file.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off", ""})
+RATE = r"\d+/[smhd]"  # as django-ratelimit writes it
 SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -80,7 +82,7 @@ def size(name: str, default: int) -> int:
 def rate(name: str, default: str) -> str:
     """A request rate as django-ratelimit writes it: `6000/m` (s, m, h or d)."""
     raw = text(name, default)
-    if not re.fullmatch(r"\d+/[smhd]", raw):
+    if not re.fullmatch(RATE, raw):
         raise EnvironmentRefused(f"{name}={raw!r}: use a rate such as 60/m (s, m, h or d)")
     return raw
 
@@ -97,6 +99,17 @@ def words(name: str, default: Sequence[str] = ()) -> list[str]:
     """A comma-separated list; blanks around the items and empty items are dropped."""
     raw = text(name)
     return [item.strip() for item in raw.split(",") if item.strip()] if raw else list(default)
+
+
+def networks(name: str, default: Sequence[str] = ()) -> list[str]:
+    """A comma-separated list of addresses and networks, such as `10.0.0.0/8, ::1`."""
+    values = words(name, default)
+    for value in values:
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            raise EnvironmentRefused(f"{name}={value!r}: use networks such as 10.0.0.0/8") from None
+    return values
 
 
 def folder(name: str, default: Path) -> Path:

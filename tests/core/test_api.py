@@ -109,6 +109,10 @@ class TestKeys:
         assert error_of(response) == (403, "permission_denied")
         assert response.json()["error"]["message"] == "This needs the scope predict."
 
+    def test_a_rate_that_is_none_is_refused(self):
+        with pytest.raises(InvalidInput, match="such as 600/m"):
+            key_create("Carla", ["predict"], actor="olga", rate="often")
+
     def test_an_unknown_scope_is_named(self):
         with pytest.raises(InvalidInput, match="'everything'"):
             key_create("x", ["everything"], actor="olga")

@@ -25,6 +25,7 @@ def test_a_boolean_is_read(variable, value, meaning):
         (lambda: env.size("KALIMTAK_X", 1), "0"),
         (lambda: env.size("KALIMTAK_X", 1), "5 parsecs"),
         (lambda: env.rate("KALIMTAK_X", "1/s"), "60 per minute"),
+        (lambda: env.networks("KALIMTAK_X"), "10.0.0.0/8, the proxy"),
         (lambda: env.choice("KALIMTAK_X", "a", ["a", "b"]), "c"),
         (lambda: env.folder("KALIMTAK_X", None), "s3://bucket/models"),
     ],
