@@ -150,7 +150,13 @@ def _probe_problems(version: ModelVersion) -> list[str]:
     command = [sys.executable, "-m", "registry.families.verify", str(folder)]
     try:
         done = subprocess.run(
-            command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False
+            command,
+            cwd=settings.BASE_DIR,
+            capture_output=True,
+            text=True,
+            timeout=VERIFY_SECONDS,
+            check=False,
+            start_new_session=True,  # a terminal's Ctrl-C is for `train`, which ends in order
         )
         report = json.loads(done.stdout.strip().splitlines()[-1])
         return [] if report["ok"] else [str(problem) for problem in report["problems"]]

@@ -1,6 +1,7 @@
 """`version_verify` with a really trained model: a fresh process reproduces its probes, or says what differs."""
 
 import json
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,19 @@ def test_a_version_that_reproduces_its_probes_is_verified(trained: ModelVersion)
     assert version_verify(trained) == []
     trained.refresh_from_db()
     assert (trained.status, trained.problems) == ("verified", [])
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_fresh_process(
+    trained: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport json, os\n"
+        'print(json.dumps({"ok": os.getsid(0) == os.getpid(), "problems": ["shares the session of its parent"]}))\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert version_verify(trained) == []
 
 
 def test_a_version_that_answers_otherwise_is_corrupt(emotion: Classifier, tmp_path: Path, make_manifest: Any) -> None:
