@@ -104,6 +104,16 @@ def test_many_are_decided_at_once(add, rami):
     assert services.items_review(everything, reviewer=rami, verdict="relabel", label="calm") == 131
 
 
+def test_what_was_decided_in_bulk_before_an_error_is_in_the_audit_trail(add, rami):
+    for number in range(120):
+        add(f"text {number}")
+    TrainingDataItem.objects.filter(pk=TrainingDataItem.objects.last().pk).update(label="a label of yesterday")
+    with pytest.raises(InvalidInput, match="not a label"):
+        services.items_review(TrainingDataItem.objects.all(), reviewer=rami, verdict="approve")
+    assert TrainingDataItem.objects.filter(status="approved").count() == 100
+    assert AuditEvent.objects.get(action="items.approve").target == "100 items"
+
+
 @pytest.mark.parametrize("verdict", ["relabel", "reject"])
 def test_the_golden_set_is_not_changed_in_bulk(add, rami, verdict):
     golden = add("a", status="approved", split="test")

@@ -43,8 +43,8 @@ def items_review(
 ) -> int:
     """The same verdict on many items, those whose status it would not change left alone; how many were decided.
 
-    Golden items are approved one by one or not at all: raises `Conflict` (`golden_item`) where the verdict would
-    change one.
+    At most `BULK` items and their audit event are one transaction; those before an error stay decided. Golden items
+    are changed one by one or not at all: raises `Conflict` (`golden_item`) where the verdict would change one.
     """
     decision = _Decision(reviewer, _checked_verdict(verdict), label)
     if verdict != Verdict.APPROVE and items.filter(split=TrainingDataItem.Split.TEST, status=Status.APPROVED).exists():
@@ -57,11 +57,7 @@ def items_review(
     if verdict == Verdict.RELABEL:
         open_items = open_items.exclude(label=label)
     keys = list(open_items.values_list("pk", flat=True))
-    decided = sum(decision.apply_batch(keys[start : start + BULK], settled) for start in range(0, len(keys), BULK))
-    if decided:
-        data = {"label": label, "first": keys[0], "last": keys[-1]}
-        audit.record(decision.actor, f"items.{verdict}", f"{decided} items", **data)
-    return decided
+    return sum(decision.apply_batch(keys[start : start + BULK], settled) for start in range(0, len(keys), BULK))
 
 
 def _checked_verdict(verdict: str) -> Review.Verdict:
@@ -93,6 +89,9 @@ class _Decision:
             if item.status != settled:
                 self.apply(item)
                 decided += 1
+        if decided:
+            data = {"label": self.label, "first": keys[0], "last": keys[-1]}
+            audit.record(self.actor, f"items.{self.verdict}", f"{decided} items", **data)
         return decided
 
     def apply(self, item: TrainingDataItem) -> TrainingDataItem:
