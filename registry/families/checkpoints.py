@@ -6,12 +6,11 @@ and nothing is read back before its manifest verifies.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from registry.manifest import MANIFEST_NAME, ArtefactCorrupt, check_files, hash_files
+from registry.manifest import MANIFEST_NAME, ArtefactCorrupt, check_files, fsync_path, fsync_tree, hash_files
 
 KEEP = 2
 _PREFIX = "checkpoint-"
@@ -36,13 +35,11 @@ class Checkpoints:
         (draft / _UNUSED).unlink(missing_ok=True)
         described = {"fingerprint": self.fingerprint, "files": hash_files(draft)}
         (draft / MANIFEST_NAME).write_text(json.dumps(described), encoding="utf-8")
-        for path in draft.iterdir():
-            _fsync(path)
-        _fsync(draft)
+        fsync_tree(draft)
         target = self.folder / name
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
-        _fsync(self.folder)
+        fsync_path(self.folder)
         return target
 
     def seal_step(self, step: int) -> None:
@@ -68,11 +65,3 @@ class Checkpoints:
         """Newest first, intact or not."""
         found = [path for path in self.folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
         return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
