@@ -82,7 +82,7 @@ class KalimtakCommand(BaseCommand):
         """A ruled table on a terminal, lines of tab-separated columns elsewhere."""
         if not getattr(self.stdout, "isatty", bool)():
             for row in (columns, *rows):
-                self.stdout.write("\t".join(_plain(cell) for cell in row))
+                self.stdout.write("\t".join(plain(cell) for cell in row))
             return
         from rich.console import Console
         from rich.table import Table
@@ -92,7 +92,7 @@ class KalimtakCommand(BaseCommand):
         for column in columns:
             table.add_column(column)
         for row in rows:
-            table.add_row(*(Text(_plain(cell)) for cell in row))
+            table.add_row(*(Text(plain(cell)) for cell in row))
         Console().print(table)
 
 
@@ -104,8 +104,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of the example."""
 
 
-def _plain(cell: Any) -> str:
-    """A cell without control characters: user text must not steer a terminal."""
+def plain(cell: Any) -> str:
+    """Text without control characters: what users wrote must not steer a terminal."""
     return "".join(character if character.isprintable() else " " for character in str(cell))
 
 

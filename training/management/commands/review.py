@@ -6,7 +6,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
-from kalimtak.core.commands import KalimtakCommand
+from kalimtak.core.commands import KalimtakCommand, plain
 from kalimtak.core.errors import KalimtakError
 from registry.models import Classifier
 from registry.services import classifier_get
@@ -55,8 +55,8 @@ class Command(KalimtakCommand):
         for item in items.order_by("pk"):
             self.stdout.write("")
             for name, text in item.fields.items():
-                self.stdout.write(f"{name}: {_plain(text)}")
-            self.stdout.write(f"label: {item.label}   ({_plain(item.reason)})")
+                self.stdout.write(f"{name}: {plain(text)}")
+            self.stdout.write(f"label: {item.label}   ({plain(item.reason)})")
             self.stdout.write(f"labels: {', '.join(classifier.labels)}")
             while (verdict := self._verdict(classifier)) is not None:
                 if verdict == ("", ""):
@@ -83,9 +83,4 @@ class Command(KalimtakCommand):
             known = {"a": (Review.Verdict.APPROVE, ""), "r": (Review.Verdict.REJECT, ""), "q": ("", "")}
             if answer in known:
                 return known[answer]
-            self.stdout.write(f"{_plain(answer)!r} is neither a choice nor a label.")
-
-
-def _plain(text: str) -> str:
-    """User text must not steer the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+            self.stdout.write(f"{plain(answer)!r} is neither a choice nor a label.")
