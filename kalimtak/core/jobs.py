@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import psutil
 from django.conf import settings
 from django.db import (
+    DatabaseError,
     IntegrityError,
     InterfaceError,
     OperationalError,
@@ -289,6 +290,10 @@ def _outcome(context: JobContext, kind: Kind) -> _Outcome:
         if context.job.attempt < context.job.max_attempts:
             return _Outcome(Job.State.QUEUED, error=str(error), retry_in=timedelta(seconds=5 * context.job.attempt))
         return _Outcome(Job.State.FAILED, error=str(error))
+    except DatabaseError as error:  # PostgreSQL's further lines quote the row, which is people's text
+        summary = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        logger.error("Job %s failed: %s", context.job.pk, summary)
+        return _Outcome(Job.State.FAILED, error=summary)
     except Exception as error:
         logger.exception("Job %s failed", context.job.pk)
         return _Outcome(Job.State.FAILED, error=f"{type(error).__name__}: {error}")

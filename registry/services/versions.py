@@ -13,6 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
+from django.utils import timezone
 
 from kalimtak.core import audit
 from kalimtak.core.errors import Conflict, Unavailable
@@ -70,7 +71,7 @@ def version_register(
             parent=parent,
         )
         if not locked.labels:
-            Classifier.objects.filter(pk=locked.pk).update(labels=list(manifest.labels))
+            Classifier.objects.filter(pk=locked.pk).update(labels=list(manifest.labels), updated_at=timezone.now())
         audit.record(actor, "version.register", version.ref, digest=digest, family=manifest.family)
         if also is not None:
             also(version)

@@ -8,7 +8,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from kalimtak.core import jobs
@@ -32,6 +32,10 @@ def refuse(context):
 
 def break_down(context):
     raise RuntimeError("a fault of ours")
+
+
+def break_a_constraint(context):
+    raise IntegrityError('violates "rating"\nDETAIL: Failing row contains (my secret diary).')
 
 
 def be_overtaken(context):
@@ -69,7 +73,17 @@ def be_stopped(context):
     SEEN.append("went on while its process should end")
 
 
-HANDLERS = (succeed, refuse, break_down, be_overtaken, be_cancelled, be_interrupted, report_while_away, be_stopped)
+HANDLERS = (
+    succeed,
+    refuse,
+    break_down,
+    break_a_constraint,
+    be_overtaken,
+    be_cancelled,
+    be_interrupted,
+    report_while_away,
+    be_stopped,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +154,7 @@ def test_of_many_workers_one_claims():
     [
         ("refuse", "failed", "The file is empty."),
         ("break_down", "failed", "RuntimeError: a fault of ours"),
+        ("break_a_constraint", "failed", 'IntegrityError: violates "rating"'),
         ("be_cancelled", "cancelled", "Cancelled."),
     ],
 )

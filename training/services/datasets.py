@@ -268,7 +268,7 @@ def _adopt_labels(classifier: Classifier, analysis: "Analysis", effect: Effect) 
         locked = Classifier.objects.select_for_update().get(pk=classifier.pk)
         if not locked.labels:
             locked.labels = list(analysis.labels)
-            locked.save(update_fields=["labels"])
+            locked.save(update_fields=["labels", "updated_at"])  # web processes look at the time
     classifier.labels = locked.labels
 
 
