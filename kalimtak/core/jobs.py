@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -206,9 +206,6 @@ class JobContext:
         return Job.objects.filter(pk=self.job.pk, token=self.token, state=Job.State.RUNNING)
 
 
-Effect = Callable[[], AbstractContextManager[None]]
-
-
 def run(job_id: Any, *, on_claim: Callable[[JobContext], None] | None = None) -> str:
     """Claim job `job_id` and run its handler in this process; the state it ends in, or "" if it was not to be had.
 
@@ -291,9 +288,7 @@ def _outcome(context: JobContext, kind: Kind) -> _Outcome:
             return _Outcome(Job.State.QUEUED, error=str(error), retry_in=timedelta(seconds=5 * context.job.attempt))
         return _Outcome(Job.State.FAILED, error=str(error))
     except DatabaseError as error:  # PostgreSQL's further lines quote the row, which is people's text
-        summary = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        logger.error("Job %s failed: %s", context.job.pk, summary)
-        return _Outcome(Job.State.FAILED, error=summary)
+        return _Outcome(Job.State.FAILED, error=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
     except Exception as error:
         logger.exception("Job %s failed", context.job.pk)
         return _Outcome(Job.State.FAILED, error=f"{type(error).__name__}: {error}")
