@@ -34,8 +34,7 @@ class Graph:
 
     def run(self, tokens: Tokens) -> NDArray[np.float32]:
         """Logits (labels,) of one text."""
-        feeds = {"input_ids": tokens.ids, "attention_mask": np.ones_like(tokens.ids), "token_type_ids": tokens.types}
-        logits: NDArray[np.float32] = self.run_batch({name: values[np.newaxis] for name, values in feeds.items()})[0]
+        logits: NDArray[np.float32] = self.run_batch(feeds_of(tokens))[0]
         return logits
 
     def run_batch(self, feeds: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
@@ -43,6 +42,12 @@ class Graph:
         known = {name: values for name, values in feeds.items() if name in self._inputs}
         logits: NDArray[np.float32] = self._session.run(["logits"], known)[0]
         return logits
+
+
+def feeds_of(tokens: Tokens) -> dict[str, NDArray[np.int64]]:
+    """One text as every input an encoder may have, each (1, length)."""
+    feeds = {"input_ids": tokens.ids, "attention_mask": np.ones_like(tokens.ids), "token_type_ids": tokens.types}
+    return {name: values[np.newaxis] for name, values in feeds.items()}
 
 
 class OnnxPredictor:

@@ -1,0 +1,94 @@
+"""Conversion to int8: nothing but the rounding changes."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from registry.families.onnx_predictor import Graph
+from registry.families.quantisation import _halve_embeddings, _smooth, quantise
+from registry.families.tokenisation import Tokens
+
+VOCABULARY, WIDTH, LABELS = 50, 32, 3
+
+
+def texts(count: int) -> list[Tokens]:
+    chooser = np.random.default_rng(0)
+    made = []
+    for length in chooser.integers(2, 12, size=count):
+        ids = chooser.integers(0, VOCABULARY, size=length)
+        made.append(Tokens(ids, np.zeros_like(ids), truncated=False))
+    return made
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    """Embeddings with two channels a hundred times larger than the rest, two layers, the mean over the text."""
+    chooser = np.random.default_rng(1)
+    table = chooser.normal(size=(VOCABULARY, WIDTH)).astype(np.float32)
+    table[:, :2] *= 100
+    first = (chooser.normal(size=(WIDTH, WIDTH)) / np.sqrt(WIDTH)).astype(np.float32)
+    first[:2] /= 100
+    second = chooser.normal(size=(WIDTH, LABELS)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"], name="look_up"),
+        helper.make_node("MatMul", ["embedded", "first"], ["inner"], name="matmul_1"),
+        helper.make_node("Tanh", ["inner"], ["active"], name="tanh"),
+        helper.make_node("MatMul", ["active", "second"], ["each"], name="matmul_2"),
+        helper.make_node("ReduceMean", ["each", "axis"], ["logits"], name="mean", keepdims=0),
+    ]
+    arrays = {"table": table, "first": first, "second": second, "axis": np.array([1])}
+    shown = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    told = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", LABELS])
+    initialisers = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "classifier", [shown], [told], initialisers),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def logits(path: Path) -> np.ndarray:
+    loaded = Graph(path)
+    return np.stack([loaded.run(tokens) for tokens in texts(60)])
+
+
+def test_smoothing_changes_no_answer_and_levels_the_channels(graph: Path) -> None:
+    model = onnx.load(graph)
+    _smooth(model, texts(20))
+    onnx.save(model, graph.with_name("smooth.onnx"))
+    np.testing.assert_allclose(logits(graph.with_name("smooth.onnx")), logits(graph), atol=1e-4)
+    assert [node.op_type for node in model.graph.node] == [
+        "Gather",
+        "Mul",
+        "MatMul",
+        "Tanh",
+        "Mul",
+        "MatMul",
+        "ReduceMean",
+    ]
+    factors = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}["smoothed_0_factors"]
+    assert factors[:2].max() < factors[2:].min() / 10
+
+
+def test_embeddings_in_half_precision_take_half_the_room_and_answer_alike(graph: Path) -> None:
+    model = onnx.load(graph)
+    _halve_embeddings(model)
+    onnx.save(model, graph.with_name("half.onnx"))
+    table = next(each for each in model.graph.initializer if each.name == "table")
+    assert table.data_type == TensorProto.FLOAT16
+    np.testing.assert_allclose(logits(graph.with_name("half.onnx")), logits(graph), atol=5e-3)
+
+
+def test_smoothing_makes_int8_answer_more_like_fp32(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = logits(graph)
+    quantise(graph, graph.with_name("smoothed.int8.onnx"), texts(20))
+    monkeypatch.setattr("registry.families.quantisation._smooth", lambda model, texts: None)
+    quantise(graph, graph.with_name("plain.int8.onnx"), texts(20))
+    paths = (graph.with_name(f"{name}.int8.onnx") for name in ("smoothed", "plain"))
+    smoothed, plain = (np.abs(logits(path) - expected).mean() for path in paths)
+    assert smoothed < plain / 3
