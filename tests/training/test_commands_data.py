@@ -76,6 +76,26 @@ def test_review_approves_everything_up_to_the_limit(mood, waiting, rami):
     assert "Nothing waits for review." in run("review", "mood", "--as", "rami")
 
 
+def test_review_refuses_a_limit_that_is_none(mood, waiting, rami):
+    with pytest.raises(CommandError, match="at least 1"):
+        run("review", "mood", "--approve-all", "--limit", "0", "--as", "rami")
+
+
+def test_review_reads_more_items_than_a_query_takes_parameters(mood, waiting, rami, monkeypatch):
+    TrainingDataItem.objects.bulk_create(
+        [
+            TrainingDataItem(
+                classifier=mood, fields={"text": str(n)}, label="glad", status="rejected", content_hash=str(n)
+            )
+            for n in range(40_000)
+        ],
+        batch_size=2_000,
+    )
+    TrainingDataItem.objects.update(status="review")
+    monkeypatch.setattr("builtins.input", lambda prompt: "q")
+    assert "0 decided, 40003 still wait." in run("review", "mood", "--limit", "39000", "--as", "rami")
+
+
 def test_review_asks_item_by_item(mood, waiting, rami, monkeypatch):
     answers = iter(["a", "what?", "calm", "q"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))

@@ -424,6 +424,12 @@ def test_the_weekly_job_repeated_starts_nothing_twice(taught_mood: Classifier) -
     assert TrainingRun.objects.count() == 1
 
 
+def test_the_weekly_job_starts_no_run_beside_one_that_waits(taught_mood: Classifier) -> None:
+    services.fine_tune(key="week 7")
+    (next_week,) = services.fine_tune(key="week 8")
+    assert (next_week.run, next_week.outcome) == (None, f"not started: run {TrainingRun.objects.get().pk} is under way")
+
+
 def test_the_weekly_job_goes_on_where_one_classifier_cannot_train(taught_mood: Classifier) -> None:
     poor = Classifier.objects.create(
         slug="poor", name="Poor", family="classic", input_fields=["text"], policy={"min_new_items": 1}

@@ -147,6 +147,9 @@ def _fine_tune_one(classifier: Classifier, *, key: str, actor: str) -> FineTunin
     if new_items < policy.min_new_items:
         outcome = f"skipped, too little new ({new_items} of {policy.min_new_items} items)"
         return FineTuning(classifier.slug, new_items, outcome)
+    under_way = TrainingRun.objects.filter(classifier=classifier, job__state__in=[Job.State.QUEUED, Job.State.RUNNING])
+    if waiting := under_way.first():
+        return FineTuning(classifier.slug, new_items, f"not started: run {waiting.pk} is under way")
     then = TrainingRun.Then.DEPLOY if policy.auto_deploy == "full" else TrainingRun.Then.NONE
     try:
         run = run_start(classifier, actor=actor, then=then, key=run_key)

@@ -30,9 +30,8 @@ class Command(KalimtakCommand):
         classifier = classifier_get(options["classifier"])
         reviewer = self._reviewer(options["reviewer"])
         waiting = TrainingDataItem.objects.filter(classifier=classifier, status=TrainingDataItem.Status.REVIEW)
-        keys = list(waiting.order_by("pk").values_list("pk", flat=True)[: options["limit"]])
-        items = TrainingDataItem.objects.filter(pk__in=keys)
-        if not keys:
+        items = self._first(waiting.order_by("pk"), options["limit"])
+        if not items.exists():
             self.stdout.write("Nothing waits for review.")
         elif options["approve_all"]:
             decided = services.items_review(items, reviewer=reviewer, verdict=Review.Verdict.APPROVE)
@@ -40,6 +39,15 @@ class Command(KalimtakCommand):
         else:
             decided = self._ask(classifier, items, reviewer)
             self.stdout.write(f"{decided} decided, {waiting.count()} still wait.")
+
+    def _first(self, waiting: "QuerySet[TrainingDataItem]", limit: int | None) -> "QuerySet[TrainingDataItem]":
+        """The first `limit` of `waiting`, told by their last key: a list of all keys may be too long for a query."""
+        if limit is None:
+            return waiting
+        if limit < 1:
+            raise CommandError("--limit: at least 1.")
+        last = waiting.values_list("pk", flat=True)[limit - 1 : limit].first()
+        return waiting if last is None else waiting.filter(pk__lte=last)
 
     def _reviewer(self, username: str) -> Any:
         users = get_user_model()._default_manager.filter(is_active=True)
