@@ -17,10 +17,7 @@ run: .venv/runtime.stamp ## install, prepare the demo, start web and workers; Ct
 	@exec $(BIN)/python manage.py up
 
 test: .venv/dev.stamp ## install and run the whole suite (ARGS="-k feedback" chooses)
-	@echo "Database: $${KALIMTAK_TEST_DATABASE_URL:-SQLite; set KALIMTAK_TEST_DATABASE_URL to run on PostgreSQL}"
-	@echo "Redis:    $${KALIMTAK_TEST_REDIS_URL:-none; set KALIMTAK_TEST_REDIS_URL to run what needs it}"
-	@test -x /usr/bin/chromium && echo "Browser:  /usr/bin/chromium" || echo "Browser:  none; install chromium to run what needs it"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests.suite $(ARGS)
 
 lint: .venv/dev.stamp ## style, formatting and types
 	@$(BIN)/ruff check .

@@ -1,0 +1,203 @@
+"""The whole suite on whatever this machine has; `make test` calls it with its ARGS, which go to pytest.
+
+Everything runs on SQLite. Where a PostgreSQL server is found, what is marked `postgres` runs there as well, with Redis
+as the cache if one answers. KALIMTAK_TEST_STRICT=1 is for merging: everything on both databases, side by side, what is
+marked `alone` by itself afterwards; a service that is missing, or a test of one that was skipped everywhere, fails.
+"""
+
+import getpass
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import redis
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = Path("/usr/bin/chromium")
+SERVICES = {"postgres", "redis", "browser"}
+NO_TESTS = 5  # pytest's exit status
+TELL_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of pytest: what it is called, on what, which tests; its output and outcomes go to `folder`."""
+
+    name: str
+    environment: dict[str, str]
+    marked: str
+    folder: Path
+    arguments: Sequence[str] = field(default=())
+
+    @property
+    def output(self) -> Path:
+        return self.folder / f"{self.name}.txt"
+
+    @property
+    def outcomes(self) -> Path:
+        return self.folder / f"{self.name}.jsonl"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "pytest", *(["-m", self.marked] if self.marked else []), *self.arguments]
+
+    def variables(self) -> dict[str, str]:
+        return os.environ | self.environment | {"KALIMTAK_TEST_OUTCOMES": str(self.outcomes)}
+
+    def read(self) -> list[dict[str, object]]:
+        """One entry per test: `id`, `outcome`, `marks`, `reason`."""
+        lines = self.outcomes.read_text().splitlines() if self.outcomes.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+def main(arguments: Sequence[str]) -> int:
+    strict = os.environ.get("KALIMTAK_TEST_STRICT", "0") == "1"
+    postgres, cache = find_postgres(), find_redis()
+    print(f"PostgreSQL  {shown(postgres) or 'none found; set KALIMTAK_TEST_DATABASE_URL to run what needs it'}")
+    print(f"Redis       {shown(cache) or 'none found; set KALIMTAK_TEST_REDIS_URL to run what needs it'}")
+    print(f"Browser     {CHROMIUM if CHROMIUM.exists() else f'none; install chromium as {CHROMIUM}'}", flush=True)
+    if strict and not (postgres and cache and CHROMIUM.exists()):
+        print("A service is missing, and KALIMTAK_TEST_STRICT=1 wants them all.")
+        return 1
+    database = f"kalimtak_suite_{uuid.uuid4().hex[:12]}"
+    folder = Path(tempfile.mkdtemp(prefix="kalimtak-suite-"))
+    sqlite = {"KALIMTAK_TEST_DATABASE_URL": "", "KALIMTAK_TEST_REDIS_URL": "" if postgres else cache}
+    server = {"KALIMTAK_TEST_DATABASE_URL": named(postgres, database), "KALIMTAK_TEST_REDIS_URL": cache}
+    try:
+        if strict:
+            passes, statuses = run_everything(sqlite, server, folder, arguments)
+        else:
+            passes = [Pass("sqlite", sqlite, "", folder, arguments)]
+            passes += [Pass("postgresql", server, "postgres", folder, arguments)] if postgres else []
+            statuses = [run(each) for each in passes]
+        missed = tell_what_was_not_tested(passes)
+    finally:
+        if postgres:
+            drop(postgres, f"test_{database}")
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if any(statuses) or (strict and missed) else 0
+
+
+# What is there ----------------------------------------------------------------------------------------------------
+
+
+def find_postgres() -> str:
+    """The URL of a server that answers and lets us create databases; empty if there is none."""
+    given = os.environ.get("KALIMTAK_TEST_DATABASE_URL", "")
+    url = named(given or f"postgres://{getpass.getuser()}@127.0.0.1:5432/postgres", "postgres")
+    may_create = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
+    try:
+        with psycopg.connect(url, connect_timeout=3) as connection:
+            row = connection.execute(may_create).fetchone()
+    except psycopg.Error as error:
+        if given:
+            sys.exit(f"KALIMTAK_TEST_DATABASE_URL cannot be used: {error}")
+        return ""
+    return url if row and row[0] else ""
+
+
+def find_redis() -> str:
+    """The URL of a server that answers; empty if there is none."""
+    given = os.environ.get("KALIMTAK_TEST_REDIS_URL", "")
+    url = given or "redis://127.0.0.1:6379/9"
+    try:
+        redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3).ping()
+    except redis.RedisError as error:
+        if given:
+            sys.exit(f"KALIMTAK_TEST_REDIS_URL cannot be used: {error}")
+        return ""
+    return url
+
+
+def named(url: str, database: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}")) if url else ""
+
+
+def shown(url: str) -> str:
+    """Without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port}" if url else ""
+
+
+def drop(server: str, database: str) -> None:
+    """What a killed run left behind; a run that ended has dropped it itself."""
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+# Running ----------------------------------------------------------------------------------------------------------
+
+
+def run(each: Pass) -> int:
+    """Run it with its output on the terminal; 0 if nothing failed."""
+    print(f"\n=== {each.name}{f': {each.marked}' if each.marked else ''}", flush=True)
+    return accepted(subprocess.run(each.command(), cwd=ROOT, env=each.variables(), check=False).returncode)
+
+
+def run_everything(
+    sqlite: dict[str, str], server: dict[str, str], folder: Path, arguments: Sequence[str]
+) -> tuple[list[Pass], list[int]]:
+    """Both databases side by side, then by itself what measures time or needs the whole machine."""
+    together = [Pass("sqlite", sqlite, "not alone", folder, arguments)]
+    together += [Pass("postgresql", server, "not alone", folder, arguments)]
+    alone = [Pass("sqlite-alone", sqlite, "alone", folder, arguments)]
+    alone += [Pass("postgresql-alone", server, "alone", folder, arguments)]
+    return together + alone, side_by_side(together) + [run(each) for each in alone]
+
+
+def side_by_side(passes: Sequence[Pass]) -> list[int]:
+    """Run them at once; each output is printed whole when all have ended."""
+    print(f"\n=== {' and '.join(each.name for each in passes)}, side by side", flush=True)
+    processes = []
+    for each in passes:
+        with each.output.open("wb") as output:
+            process = subprocess.Popen(
+                each.command(), cwd=ROOT, env=each.variables(), stdout=output, stderr=subprocess.STDOUT
+            )
+        processes.append(process)
+    told = time.monotonic()
+    while any(process.poll() is None for process in processes):
+        time.sleep(0.5)
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            print(", ".join(f"{each.name}: {progress(each)}" for each in passes), flush=True)
+    for each in passes:
+        print(f"\n=== {each.name}\n{each.output.read_text(errors='replace')}", flush=True)
+    return [accepted(process.returncode) for process in processes]
+
+
+def progress(each: Pass) -> str:
+    seen = each.read()
+    failed = [entry["id"] for entry in seen if entry["outcome"] == "failed"]
+    return f"{len(seen)} tests" + (f", failed: {', '.join(map(str, failed))}" if failed else "")
+
+
+def accepted(status: int) -> int:
+    return 0 if status == NO_TESTS else status
+
+
+def tell_what_was_not_tested(passes: Sequence[Pass]) -> list[str]:
+    """Print which tests ran nowhere, and why; those among them that need a service."""
+    entries = [entry for each in passes for entry in each.read()]
+    ran = {entry["id"] for entry in entries if entry["outcome"] != "skipped"}
+    never = {str(entry["id"]): entry for entry in entries if entry["id"] not in ran}
+    print(f"\n{len(ran)} tests ran, {len(never)} were skipped wherever they were tried.")
+    for name, entry in sorted(never.items()):
+        print(f"  not tested: {name}: {entry['reason']}")
+    missed = [name for name, entry in never.items() if SERVICES & set(entry["marks"])]  # type: ignore[arg-type]
+    if missed:
+        print(f"{len(missed)} of these test a service; KALIMTAK_TEST_STRICT=1 takes that for a failure.")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
