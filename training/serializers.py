@@ -53,7 +53,7 @@ class ExampleResponseSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=TrainingDataItem.Status.choices)
 
 
-class DatasetUploadSerializer(serializers.Serializer[Any]):
+class DatasetUploadSerializer(RequestSerializer):
     """A file, or the address of one."""
 
     classifier = StrictCharField(max_length=63)

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class StrictJSONParser(JSONParser):
-    """JSON as RFC 8259 has it: UTF-8, no NaN, no lone surrogates, bounded in size and depth."""
+    """JSON as RFC 8259 has it: UTF-8, no NaN, no name twice, no lone surrogates, bounded in size and depth."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -46,7 +46,9 @@ class StrictJSONParser(JSONParser):
         if len(raw) > most:
             raise TooLarge(f"The body is over {most} bytes.")
         try:
-            data = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+            data = json.loads(
+                raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repetition
+            )
         except UnicodeDecodeError as error:
             raise InvalidInput("The body is not UTF-8.", code="malformed_json") from error
         except (ValueError, RecursionError) as error:
@@ -58,6 +60,14 @@ class StrictJSONParser(JSONParser):
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
+
+
+def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are unique: readers would disagree which of two values counts."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
 
 
 def refuse_lone_surrogates(data: Any) -> None:

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
+from django.utils.cache import patch_vary_headers
 
 from .errors import error_body
 
@@ -30,9 +31,15 @@ class ApiMiddleware:
         if not is_api(request):
             return self.get_response(request)
         request.path_info = request.path_info.rstrip("/")  # a trailing slash makes no difference
-        response = self.refuse_body(request) or self.get_response(request)
+        response = self.answer_preflight(request) or self.refuse_body(request) or self.get_response(request)
         self.add_cors(request, response)
         return response
+
+    def answer_preflight(self, request: HttpRequest) -> HttpResponse | None:
+        """What a browser asks before a request from another origin; it sends no key along, and none is needed."""
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return HttpResponse(status=204)
+        return None
 
     def refuse_body(self, request: HttpRequest) -> HttpResponse | None:
         """The refusal of a body whose headers say that it is packed, of unknown length, or too large."""
@@ -60,7 +67,8 @@ class ApiMiddleware:
             response["Access-Control-Allow-Origin"] = origin
             response["Access-Control-Allow-Headers"] = "authorization, content-type"
             response["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
-            response["Vary"] = "Origin"
+            response["Access-Control-Expose-Headers"] = "Retry-After"
+            patch_vary_headers(response, ["Origin"])
 
 
 class TimeZoneMiddleware:
