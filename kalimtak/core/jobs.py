@@ -2,22 +2,19 @@
 
 A verb enqueues in the transaction of its cause and rings after the commit. A worker claims the row by one conditional
 UPDATE (attempt + 1, token + 1), renews its lease while it works, and commits each effect only while its token is the
-newest, so that a job delivered twice takes effect once and a killed one is picked up by `reap`. Leases are measured
-with the database's clock. Compare Kleppmann, "How to do distributed locking" (2016), on fencing tokens.
+newest, so that a job delivered twice takes effect once and a killed one is picked up by `reaper.reap`. Leases are
+measured with the database's clock. Compare Kleppmann, "How to do distributed locking" (2016), on fencing tokens.
 """
 
 import logging
-import os
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-import psutil
 from django.conf import settings
 from django.db import (
     DatabaseError,
@@ -28,13 +25,15 @@ from django.db import (
     connection,
     transaction,
 )
-from django.db.models import Count, DateTimeField, Expression, ExpressionWrapper, F, Q
+from django.db.models import DateTimeField, Expression, ExpressionWrapper, F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
 from . import audit
+from .crashpoints import crashpoint
 from .errors import Conflict, KalimtakError
 from .models import Job
+from .owners import this_process
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,6 @@ LONG_LEASE = timedelta(seconds=300)  # rides out a restart of the database
 HEARTBEAT_SECONDS = 10.0
 PROGRESS_SECONDS = 0.5
 DATABASE_AWAY = (OperationalError, InterfaceError)
-RINGS_AT_MOST = 100  # waiting in one queue: more would only repeat themselves
 
 
 class JobCancelled(Exception):
@@ -115,8 +113,14 @@ def enqueue(
     return job
 
 
+def ready() -> QuerySet[Job]:
+    """Jobs that a worker may claim now, the oldest first."""
+    due = Q(not_before=None) | Q(not_before__lte=Now())
+    return Job.objects.filter(due, state=Job.State.QUEUED).order_by("created_at")
+
+
 def ring_for(job: Job) -> None:
-    """Put a wake-up for `job` into its cluster's queue. A ring that is lost costs a minute: `reap` rings again."""
+    """Put a wake-up for `job` into its cluster's queue. A ring that is lost costs a minute: the reaper rings again."""
     from django_q.tasks import async_task
 
     try:
@@ -214,12 +218,14 @@ def run(job_id: Any, *, on_claim: Callable[[JobContext], None] | None = None) ->
     claimed = claim(job_id)
     if claimed is None:
         return ""
+    crashpoint("jobs.after_claim")
     kind = kind_of(claimed.kind)
     context = JobContext(claimed, LONG_LEASE if kind.is_long else LEASE)
     if on_claim is not None:
         on_claim(context)
     with _heartbeat(context):
         outcome = _outcome(context, kind)
+    crashpoint("jobs.before_finish")
     drop_broken_connection()  # the outcome must not fail on one that the handler lost
     return _finish(context, outcome)
 
@@ -254,11 +260,6 @@ def slot_of(job: Job) -> str:
     devices = {"training": "cpu", "gpu": "cuda"}
     device = devices.get(job.cluster)
     return f"{settings.KALIMTAK_HOST}:{device}" if device else ""
-
-
-def this_process() -> str:
-    """`host:pid:start` of this process; the start time tells it from a later process with the same number."""
-    return f"{settings.KALIMTAK_HOST}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 class _Outcome(NamedTuple):
@@ -309,7 +310,7 @@ def _finish(context: JobContext, outcome: _Outcome) -> str:
         values |= {"progress": 1.0, "note": ""}
     if not context._mine().update(**values):
         return ""
-    if context.job.slot and (following := _ready().filter(cluster=context.job.cluster).first()):
+    if context.job.slot and (following := ready().filter(cluster=context.job.cluster).first()):
         ring_for(following)
     return outcome.state
 
@@ -335,64 +336,3 @@ def _heartbeat(context: JobContext) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-# Looking after the ledger ----------------------------------------------------------------------------------------
-
-
-def _ready() -> Any:
-    return Job.objects.filter(Q(not_before=None) | Q(not_before__lte=Now()), state=Job.State.QUEUED).order_by(
-        "created_at"
-    )
-
-
-def reap() -> int:
-    """Take jobs back from processes that are gone and ring for everything that is ready; how many were taken back.
-
-    A job is taken back when its lease has run out, or at once when its owner was a process of this host that no
-    longer lives. Kinds this code does not know are left alone. Safe to run at any time, by any number of processes.
-    """
-    taken_back = 0
-    for job in Job.objects.filter(state=Job.State.RUNNING, kind__in=list(settings.KALIMTAK_JOBS)):
-        held = Job.objects.filter(pk=job.pk, token=job.token, state=Job.State.RUNNING)
-        if not owner_is_dead(job.owner):
-            held = held.filter(lease_until__lt=Now())
-        taken_back += held.update(**_after_crash(job))
-    waiting = _rings_waiting()
-    for job in _ready():
-        if waiting[job.cluster] < RINGS_AT_MOST:
-            waiting[job.cluster] += 1
-            ring_for(job)
-    return taken_back
-
-
-def _after_crash(job: Job) -> dict[str, Any]:
-    released: dict[str, Any] = {"lease_until": None, "slot": "", "token": F("token") + 1}
-    if job.cancel_requested:
-        return released | {"state": Job.State.CANCELLED, "finished_at": Now()}
-    if job.attempt >= job.max_attempts:
-        error = f"Its process died {job.attempt} times; the newest log may say why."
-        return released | {"state": Job.State.QUARANTINED, "error": error, "finished_at": Now()}
-    return released | {"state": Job.State.QUEUED, "note": "Its process died; waiting for another attempt."}
-
-
-def owner_is_dead(owner: str) -> bool:
-    """True only where `owner` was a process of this host that certainly no longer runs."""
-    host, _, rest = owner.partition(":")
-    pid, _, started = rest.partition(":")
-    if host != settings.KALIMTAK_HOST or not pid.isdigit():
-        return False
-    try:
-        process = psutil.Process(int(pid))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return True
-        return bool(started) and abs(process.create_time() - float(started)) > 2
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _rings_waiting() -> Counter[str]:
-    """How many wake-ups wait in each cluster's queue."""
-    from django_q.models import OrmQ
-
-    return Counter(dict(OrmQ.objects.order_by().values_list("key").annotate(Count("pk"))))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from . import jobs
+from . import jobs, reaper
 from .models import Job
 
 logger = logging.getLogger(__name__)
@@ -57,4 +57,4 @@ def supervisor_spawn(job: Job) -> int:
 
 def reap() -> int:
     """The reaper's tick, from a schedule."""
-    return jobs.reap()
+    return reaper.reap()

@@ -11,7 +11,7 @@ import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from kalimtak.core import jobs
+from kalimtak.core import jobs, owners, reaper
 from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.models import AuditEvent, Job
 
@@ -222,9 +222,9 @@ class TestReaper:
     def test_takes_back_what_outlived_its_lease(self):
         job = jobs.enqueue("succeed", {})
         jobs.claim(job.pk)
-        assert jobs.reap() == 0
+        assert reaper.reap() == 0
         Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-        assert jobs.reap() == 1
+        assert reaper.reap() == 1
         assert jobs.run(job.pk) == "succeeded"
         job.refresh_from_db()
         assert job.attempt == 2
@@ -235,18 +235,18 @@ class TestReaper:
         child.wait()
         jobs.claim(job.pk)
         Job.objects.update(owner=f"{jobs.settings.KALIMTAK_HOST}:{child.pid}:1")
-        assert jobs.reap() == 1
+        assert reaper.reap() == 1
 
     def test_leaves_a_living_owner_alone(self):
-        assert jobs.owner_is_dead(jobs.this_process()) is False
-        assert jobs.owner_is_dead(f"another-host:{os.getpid()}:1") is False
+        assert owners.owner_is_dead(owners.this_process()) is False
+        assert owners.owner_is_dead(f"another-host:{os.getpid()}:1") is False
 
     def test_quarantines_a_job_that_kills_its_process_every_time(self):
         job = jobs.enqueue("succeed", {}, max_attempts=2)
         for _ in range(2):
             jobs.claim(job.pk)
             Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-            jobs.reap()
+            reaper.reap()
         job.refresh_from_db()
         assert job.state == Job.State.QUARANTINED
         assert "died 2 times" in job.error
@@ -254,22 +254,22 @@ class TestReaper:
 
     def test_never_touches_kinds_it_does_not_know(self):
         Job.objects.create(kind="of-tomorrow", key="x", state="running", lease_until=timezone.now() - timedelta(days=1))
-        assert jobs.reap() == 0
+        assert reaper.reap() == 0
 
     def test_rings_again_for_what_waits(self):
         jobs.enqueue("succeed", {}, ring=False)
         assert waiting_rings() == 0
-        jobs.reap()
+        reaper.reap()
         assert waiting_rings() == 1
 
     def test_asks_once_how_full_the_queues_are_and_never_overfills_them(
         self, monkeypatch, django_assert_max_num_queries
     ):
-        monkeypatch.setattr(jobs, "RINGS_AT_MOST", 3)
+        monkeypatch.setattr(reaper, "RINGS_AT_MOST", 3)
         for _ in range(8):
             jobs.enqueue("succeed", {}, ring=False)
         with django_assert_max_num_queries(3 + 3):
-            jobs.reap()
+            reaper.reap()
         assert waiting_rings() == 3
 
 

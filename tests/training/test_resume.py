@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings as configured
 from django.db import connection
 
-from kalimtak.core import jobs
+from kalimtak.core import jobs, reaper
 from kalimtak.core.models import Job
 from registry.models import Classifier, ModelVersion
 from training import services
@@ -112,7 +112,7 @@ def test_a_killed_supervisor_takes_its_trainer_along_and_the_next_attempt_goes_o
     for _ in wait(5):
         if is_gone(trainer):
             break
-    assert jobs.reap() == 1
+    assert reaper.reap() == 1
     assert Job.objects.get().state == "queued"
 
     second = supervisor(run)

@@ -15,10 +15,11 @@ import psutil
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from kalimtak.core import jobs
+from kalimtak.core import jobs, reaper
 from kalimtak.core.commands import KalimtakCommand
 from kalimtak.core.errors import InvalidInput
 from kalimtak.core.models import Job
+from kalimtak.core.owners import owner_is_dead
 from kalimtak.schedules import reaper_hurry
 
 GRACE_SECONDS = 20.0
@@ -40,7 +41,7 @@ class Command(KalimtakCommand):
             signal.signal(number, lambda *_: stop.set())
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         processes = {name: Supervised(name, command, index) for index, (name, command) in enumerate(commands.items())}
-        jobs.reap()  # takes up what an earlier stop or crash left
+        reaper.reap()  # takes up what an earlier stop or crash left
         reaper_hurry()
         threading.Thread(target=self.announce, args=(stop,), daemon=True).start()
         while not stop.wait(0.2):
@@ -144,7 +145,7 @@ def supervisor_pids() -> set[int]:
     """Processes of this host that hold a long job, which TERM gives back to the queue; short ones end by themselves."""
     long_kinds = [name for name in settings.KALIMTAK_JOBS if jobs.kind_of(name).is_long]
     owners = Job.objects.filter(state=Job.State.RUNNING, kind__in=long_kinds).values_list("owner", flat=True)
-    parts = [owner.split(":") for owner in owners if not jobs.owner_is_dead(owner)]
+    parts = [owner.split(":") for owner in owners if not owner_is_dead(owner)]
     return {int(part[1]) for part in parts if part[0] == settings.KALIMTAK_HOST and len(part) == 3}
 
 
@@ -164,7 +165,7 @@ def lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return not jobs.owner_is_dead(f"{settings.KALIMTAK_HOST}:{pid}")
+    return not owner_is_dead(f"{settings.KALIMTAK_HOST}:{pid}")
 
 
 def send(pid: int, number: signal.Signals) -> None:
