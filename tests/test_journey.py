@@ -3,12 +3,8 @@
 Nothing is imported from the project: this is how it looks from outside.
 """
 
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,89 +12,28 @@ from pathlib import Path
 import pytest
 import requests
 
-ROOT = Path(__file__).resolve().parent.parent
-PASSWORD = "a-password-for-the-journey"
+from tests.installation import LABELS, PASSWORD, Installation
+from tests.services import wait_until
+
 TEXT = "the blue kettle sings at noon"
-LABELS = {"weather": "rain wind cloud storm snow sun", "food": "bread soup cheese apple rice plum"}
-MODELS = """
-- name: topic
-  type: classic
-  label_config: {labels: [weather, food]}
-  policy: {gate: {max_drop: 0.2, min_samples: 10}}
-"""
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory):
     """An empty installation of its own, set up by the commands a person would type."""
-    folder = tmp_path_factory.mktemp("journey")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KALIMTAK_", "DJANGO_"))}
-    environment = inherited | {
-        "KALIMTAK_VAR": str(folder / "var"),
-        "KALIMTAK_MODELS_STORE": str(folder / "store"),
-        "KALIMTAK_ANONYMOUS": "1",
-        "KALIMTAK_RATELIMIT_ANON": "100000/m",
-        "DATABASE_URL": f"sqlite:///{folder / 'var' / 'journey.sqlite3'}",
-        "REDIS_URL": "",
-        "SECRET_KEY": "",
-        "DEBUG": "0",
-        "PORT": str(port),
-        "HOST": "127.0.0.1",
-        "WEB_CONCURRENCY": "2",
-        "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
-    }
-    (folder / "models.yaml").write_text(MODELS)
-    (folder / "items.csv").write_text(sample_rows())
-
-    def manage(*arguments):
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    manage("setup")
-    manage("sync_models", "--config", str(folder / "models.yaml"), "--prune")
-    manage("createsuperuser", "--noinput", "--username", "olga", "--email", "olga@example.org")
-    return {"environment": environment, "manage": manage, "folder": folder, "url": f"http://127.0.0.1:{port}"}
-
-
-def sample_rows() -> str:
-    rows = ["text,label"]
-    for label, words in LABELS.items():
-        names = words.split()
-        rows += [f"{a} and {b} {n},{label}" for n in range(4) for a in names for b in names if a != b]
-    return "\n".join(rows) + "\n"
+    installation = Installation(tmp_path_factory.mktemp("journey"))
+    yield installation.set_up()
+    installation.close()
 
 
 @pytest.fixture(scope="module")
 def running(installation):
     """`manage.py up`, stopped with Ctrl-C at the end."""
-    log = (installation["folder"] / "up.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "up"], cwd=ROOT, env=installation["environment"], stdout=log, stderr=log
-    )
+    process = installation.start("up")
     yield process
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         process.wait(30)
-
-
-def wait_for(condition, seconds=60.0, every=0.2):
-    """The first true value of `condition`, or a failure that says what was seen last."""
-    deadline, seen = time.monotonic() + seconds, None
-    while time.monotonic() < deadline:
-        try:
-            seen = condition()
-        except requests.RequestException as error:
-            seen = error
-        if seen and not isinstance(seen, Exception):
-            return seen
-        time.sleep(every)
-    pytest.fail(f"not reached within {seconds:.0f} s; last seen: {seen!r}")
 
 
 class Browser:
@@ -152,7 +87,7 @@ def wait_for_version(url: str, version: str) -> dict:
         answers = [response.json() for response in responses if response.status_code == 200]
         return len(answers) == 8 and {answer["model_version"] for answer in answers} == {version} and answers[0]
 
-    return wait_for(all_agree, 30)
+    return wait_until(all_agree, 30)
 
 
 def verified_version(browser: Browser, ref: str) -> int | None:
@@ -164,14 +99,14 @@ def verified_version(browser: Browser, ref: str) -> int | None:
 
 
 def test_a_correction_becomes_the_next_version_and_can_be_taken_back(installation, running):
-    url, manage = installation["url"], installation["manage"]
+    url, manage = installation.url, installation.manage
     started = time.monotonic()
-    wait_for(lambda: requests.get(f"{url}/livez", timeout=5).ok)
+    wait_until(lambda: requests.get(f"{url}/livez", timeout=5).ok, 60)
     assert requests.post(f"{url}/api/classify/topic", json={"text": TEXT}, timeout=30).status_code == 503
     assert time.monotonic() - started < 30
 
     # An engineer loads data and trains the first version from the command line.
-    manage("import_dataset", str(installation["folder"] / "items.csv"), "--classifier", "topic")
+    manage("import_dataset", str(installation.folder / "items.csv"), "--classifier", "topic")
     manage("train", "topic", "--deploy")
     first = wait_for_version(url, "topic/1")
     wrong = first["label"]
@@ -189,7 +124,7 @@ def test_a_correction_becomes_the_next_version_and_can_be_taken_back(installatio
     olga = Browser(url)
     olga.sign_in("olga")
     olga.confirm("/admin/training/trainingdataitem/curate/")
-    desk = wait_for(lambda: first_on_the_desk(olga))
+    desk = wait_until(lambda: first_on_the_desk(olga))
     item = int(re.search(r"/trainingdataitem/(\d+)/review/", desk.url)[1])
     assert TEXT in desk.text
     olga.post(f"/admin/training/trainingdataitem/{item}/verdict/", verdict="approve")
@@ -197,7 +132,7 @@ def test_a_correction_becomes_the_next_version_and_can_be_taken_back(installatio
         re.search(r"/classifier/(\d+)/change/[^>]*>\s*topic", olga.get("/admin/registry/classifier/?q=topic"))[1]
     )
     olga.confirm(f"/admin/registry/classifier/{classifier}/train/", then="none")
-    version = wait_for(lambda: verified_version(olga, "topic/2"), 120, every=1)
+    version = wait_until(lambda: verified_version(olga, "topic/2"), 120, every=1)
     assert predict(url)["model_version"] == "topic/1"  # nothing is live before somebody deploys it
 
     # While requests flow, the new version goes live and is taken back: no request fails, none mixes versions.
@@ -269,7 +204,7 @@ def test_ctrl_c_stops_everything_within_its_grace(running):
     assert len(family) > 3
     running.send_signal(signal.SIGINT)
     assert running.wait(25) == 0
-    left = wait_for(lambda: [pid for pid in family if (Path("/proc") / str(pid)).exists()] == [] or None, 5)
+    left = wait_until(lambda: [pid for pid in family if (Path("/proc") / str(pid)).exists()] == [] or None, 5)
     assert left is True
 
 

@@ -1,28 +1,22 @@
 """The demo, made by the command itself: offline, private, repeatable, and sensible to sentences nobody wrote for it."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.installation import ROOT, Installation
+
 SENTENCES = ROOT / "tests" / "data" / "handwritten"
 SECONDS = 180
 CLASSIFIERS = ("emotion", "intent", "sentiment", "moderation", "clarity")
 
 # Answers every sentence in the installation that the environment names, without a server.
 ANSWER = """
-import json, os, sys
-os.environ["DJANGO_SETTINGS_MODULE"] = "kalimtak.settings"
-import django
-django.setup()
+import json
 from inference import create_classifier
-answers = {}
-for slug, questions in json.load(sys.stdin).items():
+answers = {{}}
+for slug, questions in json.loads({questions!r}).items():
     answers[slug] = [result["final_label"] for result in create_classifier(slug).classify_many(questions)]
 print(json.dumps(answers))
 """
@@ -30,31 +24,17 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A demo in a folder of its own, how long it took, and its environment (no proxy, no hub, no way out)."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KALIMTAK_", "DJANGO_"))}
-    environment = inherited | {
-        "KALIMTAK_VAR": str(folder / "var"),
-        "KALIMTAK_MODELS_STORE": str(folder / "store"),
-        "DATABASE_URL": f"sqlite:///{folder / 'var' / 'demo.sqlite3'}",
-        "REDIS_URL": "",
-        "SECRET_KEY": "",
-        "DEBUG": "0",
-        "OMP_NUM_THREADS": "2",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "HTTP_PROXY": "http://127.0.0.1:9",
-    }
-    output, seconds = quickstart(environment)
-    return {"folder": folder, "environment": environment, "output": output, "seconds": seconds}
+    """A demo in an installation of its own, and how long it took; no proxy, no hub, no way out."""
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    installation = Installation(tmp_path_factory.mktemp("quickstart"), OMP_NUM_THREADS="2", **nowhere)
+    output, seconds = quickstart(installation)
+    yield {"installation": installation, "folder": installation.folder, "output": output, "seconds": seconds}
+    installation.close()
 
 
-def quickstart(environment) -> tuple[str, float]:
+def quickstart(installation: Installation) -> tuple[str, float]:
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "manage.py", "quickstart"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, time.monotonic() - started
+    return installation.manage("quickstart"), time.monotonic() - started
 
 
 @pytest.mark.slow
@@ -63,7 +43,7 @@ def test_the_demo_is_ready_in_time_and_a_second_run_changes_nothing(demo):
     for slug in CLASSIFIERS:
         assert f"{slug}/1 trained and deployed" in demo["output"]
     before = (demo["folder"] / "var" / "demo.json").read_bytes()
-    output, seconds = quickstart(demo["environment"])
+    output, seconds = quickstart(demo["installation"])
     assert seconds < 30
     assert output.count("is live already") == len(CLASSIFIERS)
     assert (demo["folder"] / "var" / "demo.json").read_bytes() == before
@@ -91,16 +71,7 @@ def test_four_of_five_sentences_from_outside_the_grammar_are_answered_right(demo
         slug: [row["text"] if fields[slug] == ["text"] else {name: row[name] for name in fields[slug]} for row in found]
         for slug, found in rows.items()
     }
-    done = subprocess.run(
-        [sys.executable, "-c", ANSWER],
-        cwd=ROOT,
-        env=demo["environment"],
-        input=json.dumps(questions),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
+    answers = json.loads(demo["installation"].python(ANSWER.format(questions=json.dumps(questions))))
     right = {
         slug: sum(row[label_of(row)] == answer for row, answer in zip(found, answers[slug], strict=True))
         for slug, found in rows.items()
