@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import close_old_connections
 
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound, Unavailable
 from registry.families import load
 from registry.families.base import Predictor
@@ -108,7 +109,10 @@ class LiveModels:
         with self._refreshing:
             fingerprint = _fingerprint()
             if fingerprint != self._picture.fingerprint or time.monotonic() >= self._retry_at:
-                self._picture = _paint(fingerprint, self._picture)
+                fresh = _paint(fingerprint, self._picture)
+                crashpoint("swap.before")
+                self._picture = fresh
+                crashpoint("swap.after")
                 self._retry_at = time.monotonic() + RETRY_SECONDS if self._picture.failed else float("inf")
             self._refreshed = time.monotonic()
             return self._picture
@@ -199,6 +203,7 @@ def load_version(version: ModelVersion) -> Predictor:
     folder = version_folder(version.classifier.slug, version.number)
     if manifest_digest(folder) != version.artefact_digest:
         raise ArtefactCorrupt(f"the artefact of {version.ref} is not the one that was registered")
+    crashpoint("swap.loading")
     predictor = load(folder)
     for text in WARM_UP:
         predictor.predict([(text,) * len(predictor.input_fields)])

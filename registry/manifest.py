@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+from kalimtak.core.crashpoints import crashpoint
+
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1  # 1: first
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -99,6 +101,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
         stream.write(text + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+    crashpoint("manifest.before_rename")
     draft.replace(target)
     fsync_path(folder)
     return sealed

@@ -24,6 +24,7 @@ from typing import BinaryIO, NamedTuple
 
 from django.conf import settings
 
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import InvalidInput, NotFound, TooLarge, Unavailable
 from registry.manifest import fsync_path, fsync_tree, manifest_digest
 
@@ -113,9 +114,12 @@ def publish(staging: Path, slug: str, number: int) -> str:
         fsync_path(root())
     if target.exists():
         _orphan(target)
+        crashpoint("store.orphan_moved")
+    crashpoint("store.before_rename")
     staging.rename(target)
     fsync_path(target.parent)
     fsync_path(staging.parent)
+    crashpoint("store.after_rename")
     return digest
 
 
@@ -194,8 +198,10 @@ def _dataset_write(stream: BinaryIO) -> str:
             digest = _copy_hashing(stream, copy)
         area = _area("_datasets")
         # A file of this name has this content, unless the disk damaged it: replacing it is never wrong.
+        crashpoint("store.dataset_before_rename")
         draft.replace(area / digest)
         fsync_path(area)
+        crashpoint("store.dataset_after_rename")
         return digest
     finally:
         draft.unlink(missing_ok=True)

@@ -33,6 +33,7 @@ PURE = (
     "registry/gate.py",
     "registry/manifest.py",
     "registry/card.py",
+    "kalimtak/core/crashpoints.py",
     "kalimtak/core/env.py",
     "kalimtak/core/errors.py",
     "kalimtak/core/logs.py",

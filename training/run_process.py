@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import psutil
 
+from kalimtak.core.crashpoints import crashpoint
 from training.run_spec import RunSpec, write_json
 
 STOP_SECONDS = 15.0  # between asking (TERM) and ending (KILL): a checkpoint, and the supervisor's own end within 20 s
@@ -46,6 +47,7 @@ class TrainerProcess:
                 env=os.environ | {"OMP_NUM_THREADS": str(_cores()), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
+        crashpoint("supervisor.before_pid_file")
         write_json(pid_file, {"pid": self._process.pid, "started": _started(self._process.pid)})
 
     def __enter__(self) -> Self:
@@ -106,19 +108,24 @@ def end_orphan(pid_file: Path) -> bool:
 
     A process with the same number that started at another time is somebody else's and left alone.
     """
+    pid = trainer_lives(pid_file)
+    if pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(pid).wait(STOP_SECONDS)
+    pid_file.unlink(missing_ok=True)
+    return bool(pid)
+
+
+def trainer_lives(pid_file: Path) -> int:
+    """The process id that `pid_file` notes where that very process still runs; 0 otherwise."""
     try:
         noted = json.loads(pid_file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    started = _started(noted["pid"])
-    alive = started is not None and started == noted["started"]
-    if alive:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(noted["pid"], signal.SIGKILL)
-        with contextlib.suppress(psutil.Error):
-            psutil.Process(noted["pid"]).wait(STOP_SECONDS)
-    pid_file.unlink(missing_ok=True)
-    return alive
+        pid, started = int(noted["pid"]), noted["started"]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return 0
+    return pid if started is not None and _started(pid) == started else 0
 
 
 def die_with(supervisor: int) -> None:

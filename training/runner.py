@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kalimtak.core.crashpoints import crashpoint
 from registry import families
 from registry.card import PICTURE_NAME, write_card, write_confusion_picture
 from registry.families.base import FamilyError, FitRequest, FitResult, Predictor, Stopped
@@ -100,6 +101,7 @@ def build_artefact(spec: RunSpec, reporter: EventReporter) -> dict[str, Any]:
     """Fit, judge and seal `spec.out`; the figures, in JSON types, for the supervisor."""
     started = time.monotonic()
     recipe = Recipe.from_dict(spec.recipe, where=spec.classifier, model_type=spec.family)
+    crashpoint("trainer.before_fit")
     fitted = _fit(spec, recipe, reporter)
     for note in fitted.notes:
         reporter.emit("note", text=note)
@@ -111,7 +113,9 @@ def build_artefact(spec: RunSpec, reporter: EventReporter) -> dict[str, Any]:
     reporter.overall(_COMPARED, "Writing the model card")
     write_probes(spec.out, predictor)
     _write_papers(spec, draft, fitted, judged.scores)
+    crashpoint("trainer.before_manifest")
     write_manifest(spec.out, _manifest(spec, recipe, fitted, judged.scores))
+    crashpoint("trainer.before_result")
     return {
         "scores": judged.scores.to_dict(),
         "slices": judged.slices,
@@ -142,6 +146,7 @@ def _judge(spec: RunSpec, predictor: Predictor, reporter: EventReporter, *, star
     """Score the golden set while the whole run goes from share `start` to `end`."""
 
     def on_progress(share: float) -> None:
+        crashpoint("trainer.during_evaluation")
         reporter.overall(start + share * (end - start), "Scoring the golden set")
 
     return judge_predictor(predictor, spec.labels, spec.read_examples("golden"), on_progress)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound
 from kalimtak.core.jobs import JobContext
 from registry.services import classifier_get
@@ -55,6 +56,7 @@ def dataset_import(context: JobContext) -> dict[str, Any]:
     result = {"dataset": dataset.pk, "rows": dataset.rows, "errors": dataset.report["error_count"]}
     result |= dataset.report["outcome"]
     if context.params.get("then", "none") != "none":
+        crashpoint("import.before_run")
         then = TrainingRun.Then.DEPLOY if context.params["then"] == "deploy" else TrainingRun.Then.NONE
         with context.effect():
             key = f"train:after:{context.job.pk}"

@@ -22,6 +22,7 @@ def record(actor: str, action: str, target: str, **data: Any) -> AuditEvent:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
         last = AuditEvent.objects.order_by("-pk").values_list("hash", flat=True).first() or GENESIS
         at = timezone.now()
+        crashpoint("audit.before_row")
         return AuditEvent.objects.create(
             at=at,
             actor=actor[:150],

@@ -4,12 +4,14 @@
 
 does nothing unless the environment says `KALIMTAK_CRASHPOINT=store.before_rename`: then the process dies there as if
 the plug were pulled, without a handler, a `finally` or a buffer being flushed. `name:3` lets two passes go by and dies
-at the third. Where `KALIMTAK_CRASHPOINT_ONCE` names a file, the first process to arrive creates it and dies, and later
-ones go on, so that a restarted process gets past the same place.
+at the third; several names are parted by commas. Where `KALIMTAK_CRASHPOINT_ONCE` names a file, the first process to
+arrive at a place notes it there and dies, and later ones go on, so that a restarted process gets past the same place.
 """
 
+import fcntl
 import os
 import signal
+from pathlib import Path
 
 _passes: dict[str, int] = {}
 
@@ -19,20 +21,22 @@ def crashpoint(name: str) -> None:
     wanted = os.environ.get("KALIMTAK_CRASHPOINT")
     if not wanted:
         return
-    place, _, at = wanted.partition(":")
-    if place != name:
+    places = dict(each.partition(":")[::2] for each in wanted.split(","))
+    if name not in places:
         return
     _passes[name] = _passes.get(name, 0) + 1
-    if _passes[name] == int(at or 1) and _first_to_arrive():
+    if _passes[name] == int(places[name] or 1) and _first_to_arrive(name):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _first_to_arrive() -> bool:
+def _first_to_arrive(name: str) -> bool:
     path = os.environ.get("KALIMTAK_CRASHPOINT_ONCE")
     if not path:
         return True
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
+    with Path(path).open("a+") as noted:
+        fcntl.flock(noted, fcntl.LOCK_EX)
+        noted.seek(0)
+        if name in noted.read().split():
+            return False
+        noted.write(f"{name}\n")
     return True

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from kalimtak.core.crashpoints import crashpoint
 from registry.manifest import MANIFEST_NAME, ArtefactCorrupt, check_files, fsync_path, fsync_tree, hash_files
 
 KEEP = 2
@@ -34,12 +35,15 @@ class Checkpoints:
         """Turn the finished folder `draft` into checkpoint `name`, replacing one of that name."""
         (draft / _UNUSED).unlink(missing_ok=True)
         described = {"fingerprint": self.fingerprint, "files": hash_files(draft)}
+        crashpoint("checkpoint.before_manifest")
         (draft / MANIFEST_NAME).write_text(json.dumps(described), encoding="utf-8")
         fsync_tree(draft)
         target = self.folder / name
         shutil.rmtree(target, ignore_errors=True)
+        crashpoint("checkpoint.before_rename")
         draft.rename(target)
         fsync_path(self.folder)
+        crashpoint("checkpoint.after_rename")
         return target
 
     def seal_step(self, step: int) -> None:

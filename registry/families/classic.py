@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kalimtak.core.crashpoints import crashpoint
 from registry.calibration import fit_temperature, softmax
 from registry.families.base import (
     Answer,
@@ -138,6 +139,7 @@ def _passes(request: FitRequest, model: _LinearModel, validation: Any | None) ->
     truth = [example.label for example in request.valid]
     history: list[dict[str, Any]] = []
     for number in range(1, passes + 1):
+        crashpoint("classic.before_pass")
         _stop_if_asked(request)
         model.learn(number)
         if validation is not None and number in (1, passes // 2, passes):
@@ -166,6 +168,7 @@ def _write(
     package, serving = request.out / "package", request.out / "serving"
     package.mkdir(parents=True, exist_ok=True)
     write_features(package, features, coefficients, intercepts, labels=request.labels)
+    crashpoint("classic.during_export")
     shutil.copytree(package, serving, dirs_exist_ok=True)
     (package / "README.md").write_text(_README, encoding="utf-8")
 

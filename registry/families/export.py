@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from kalimtak.core.crashpoints import crashpoint
 from registry.calibration import fit_temperature, softmax
 from registry.families.base import Example, FamilyError, FitRequest, Stopped
 from registry.families.onnx_predictor import FP32_NAME, INT8_NAME, TOKENIZER_NAME, Graph
@@ -47,6 +48,7 @@ def export_serving(request: FitRequest, start: float) -> Served:
     shutil.copyfile(package / TOKENIZER_NAME, serving / TOKENIZER_NAME)
     request.reporter.progress(start, "Converting for serving")
     export_onnx(package, serving / FP32_NAME, request.recipe.model.max_length)
+    crashpoint("encoder.during_export")
     if not request.valid:
         return Served({"temperature": 1.0}, ("No validation texts: fp32 answers, and confidence is not calibrated.",))
     tokenisation = Tokenisation.read(serving / TOKENIZER_NAME, request.recipe.model.max_length, PREPROCESSING_VERSION)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from kalimtak.core.crashpoints import crashpoint
 from registry.families.base import FamilyError, Reporter
 from registry.families.checkpoints import Checkpoints
 
@@ -33,6 +34,7 @@ class Watch(TrainerCallback):
         self._loss = math.nan
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        crashpoint("encoder.before_step")
         self._begun = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -73,6 +75,7 @@ class Watch(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         values = {name: given["metrics"][name] for name in ("eval_loss", "eval_accuracy", "eval_macro_f1")}
+        crashpoint("encoder.after_evaluation")
         self._reporter.metrics(state.global_step, state.epoch or 0.0, values)
         if self._patience is None:
             return

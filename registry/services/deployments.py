@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from kalimtak.core import audit
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from registry.models import Classifier, Deployment, Evaluation, ModelVersion
 from registry.services.classifiers import live_deployment
@@ -193,6 +194,7 @@ def _replace(
     The conditional unique constraint (one live production row per classifier) decides between two that both saw
     nothing live.
     """
+    crashpoint("deployment.before_row")
     try:
         with transaction.atomic():
             if live is not None:
@@ -211,8 +213,10 @@ def _replace(
                 reason=reason,
                 forced=forced,
             )
+            crashpoint("deployment.before_commit")
     except IntegrityError as error:
         raise _race(version.classifier) from error
+    crashpoint("deployment.after_commit")
     return deployment
 
 

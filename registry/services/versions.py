@@ -16,6 +16,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from kalimtak.core import audit
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict, Unavailable
 from kalimtak.core.models import Job
 from registry import store
@@ -75,6 +76,7 @@ def version_register(
         audit.record(actor, "version.register", version.ref, digest=digest, family=manifest.family)
         if also is not None:
             also(version)
+        crashpoint("version.before_commit")
     classifier.refresh_from_db(fields=["labels"])
     return version
 
@@ -112,6 +114,7 @@ def version_verify(version: ModelVersion, *, actor: str = "system") -> list[str]
     if problems:
         mark_corrupt(version, problems, actor=actor)
         return problems
+    crashpoint("version.before_verified")
     if version.status != ModelVersion.Status.ARCHIVED:
         version.status = ModelVersion.Status.VERIFIED
     version.problems = []

@@ -13,6 +13,7 @@ from django.utils import timezone
 from interactions.models import Feedback
 from kalimtak.core import audit
 from kalimtak.core.auth import Caller
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import InvalidInput, TooLarge
 from registry.models import Classifier
 from registry.recipe import ReviewPolicy
@@ -119,6 +120,7 @@ def examples_curate(
                 if progress:
                     progress(min(stats.extracted / max(waiting, 1), 1.0), f"{each}: {stats.extracted} of {waiting}")
     if not dry_run and stats.extracted:
+        crashpoint("curation.before_audit")
         with effect():
             audit.record(actor, "examples.curate", str(classifier or "all"), **stats.to_dict())
     return stats
@@ -146,6 +148,7 @@ class _Curation:
             if evidence.items:
                 self.last_item = evidence.items[-1].pk
                 self._take_in(evidence)
+        crashpoint("curation.after_batch")
         return len(evidence.items) == BATCH
 
     def next_feedback(self) -> bool:
@@ -157,6 +160,7 @@ class _Curation:
             if evidence.feedback:
                 self.last_feedback = evidence.feedback[-1].pk
                 self._take_in(evidence)
+        crashpoint("curation.after_batch")
         return len(evidence.feedback) == BATCH
 
     def _transaction(self) -> AbstractContextManager[Any]:
@@ -210,11 +214,13 @@ class _Curation:
     def _write(self, evidence: Evidence, step: Step) -> None:
         now = timezone.now()
         made = new_items(self.classifier, step.kept, step.dropped, now=now)
+        crashpoint("curation.before_load")
         # Somebody else may have made the same item since it was looked up: theirs will do.
         TrainingDataItem.objects.bulk_create(made, ignore_conflicts=True)
         candidates = {item.pk: item for item in evidence.items}
         decided = decided_items(candidates, step.kept, step.dropped, now=now)
         TrainingDataItem.objects.bulk_update(decided, ["status", "reason", "quality", "decided_at"])
+        crashpoint("curation.before_mark")
         # The rows are locked, so what is marked is what was read; a word given later is newer, and comes up again.
         keys = [feedback.pk for feedback in evidence.feedback]
         Feedback.objects.filter(pk__in=keys).update(curated_at=F("updated_at"))

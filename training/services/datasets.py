@@ -14,6 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from kalimtak.core import audit, jobs
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import InvalidInput, KalimtakError
 from kalimtak.core.models import Job
 from registry import store
@@ -115,6 +116,7 @@ def dataset_fetch(dataset: Dataset, progress: Progress) -> None:
         )
         copy.seek(0)
         dataset.digest = store.dataset_put(copy)
+    crashpoint("import.fetched")
     dataset.save(update_fields=["digest"])
 
 
@@ -242,6 +244,7 @@ def dataset_load(dataset: Dataset, *, progress: Progress | None = None, effect: 
         dataset_fetch(dataset, report_progress)
         analysed = _analyse(dataset, report_progress)
         _adopt_labels(dataset.classifier, analysed.analysis, effect)
+        crashpoint("import.before_first_chunk")
         outcome = _load_rows(dataset, analysed, report_progress, effect)
     except KalimtakError as error:
         Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.FAILED, error=error.message)
@@ -250,6 +253,7 @@ def dataset_load(dataset: Dataset, *, progress: Progress | None = None, effect: 
         stopped = "Stopped before its end; load it again to go on."
         Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.FAILED, error=stopped)
         raise
+    crashpoint("import.before_ready")
     with effect():
         dataset.state, dataset.error = Dataset.State.READY, ""
         dataset.report = analysed.analysis.report() | {"outcome": outcome.to_dict()}
@@ -281,6 +285,8 @@ def _load_rows(dataset: Dataset, analysed: _Analysed, progress: Progress, effect
         rows, errors, _ = read_rows(chunk, analysed.columns, analysed.rules)
         with effect():
             _load_chunk(dataset, rows, outcome)
+            crashpoint("import.in_chunk")
+        crashpoint("import.between_chunks")
         done += len(rows) + len(errors)
         progress(ANALYSIS_SHARE + (1 - ANALYSIS_SHARE) * done / total, f"loaded {done:,} of {total:,} rows")
     return outcome

@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings
 
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import KalimtakError
 from kalimtak.core.jobs import DATABASE_AWAY, JobCancelled, JobContext, JobInterrupted, drop_broken_connection
 from registry import services as registry
@@ -56,6 +57,7 @@ def run_execute(context: JobContext) -> dict[str, Any]:
     if run.version is None:
         notes = _train(context, run, work)
     result = _conclude(context, run) | {"notes": notes}
+    crashpoint("supervisor.before_cleanup")
     work.remove()
     return result
 
@@ -74,6 +76,7 @@ def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> list[str]
     try:
         _write_examples(run, spec)
         _run_trainer(context, run, spec, work)
+        crashpoint("supervisor.trainer_done")
         outcome = json.loads(spec.result.read_text(encoding="utf-8"))
         context.progress(0.98, "Publishing")
         _register(context, run, staging, outcome, champion)
@@ -149,6 +152,7 @@ def _run_trainer(context: JobContext, run: TrainingRun, spec: RunSpec, work: Wor
             last_words = trainer.last_words()
         if code > 0 or start == TRAINER_STARTS:
             raise TrainerFailed(watch.error or _obituary(code, last_words))
+        crashpoint("supervisor.trainer_killed")
         watch.note = f"The trainer was killed (signal {-code}); going on from its last checkpoint"
         _check_lease(context)
         spec = dataclasses.replace(spec, resume=work.has_checkpoints)
@@ -265,11 +269,14 @@ def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
     """Verify, judge, deploy where that was asked for; the job's result. Safe to repeat."""
     version = run.version
     assert version is not None
+    crashpoint("supervisor.registered")
     if version.status == ModelVersion.Status.REGISTERED:
         context.progress(0.99, "Verifying in a fresh process")
         if problems := registry.version_verify(version, actor=context.job.actor):
             raise TrainerFailed(f"{version.ref} did not verify: {'; '.join(problems)}")
+    crashpoint("supervisor.verified")
     evaluation = registry.version_judge(version)
+    crashpoint("supervisor.judged")
     result: dict[str, Any] = {
         "version": version.ref,
         "verdict": evaluation.verdict,

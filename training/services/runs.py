@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models.functions import Coalesce
 
 from kalimtak.core import audit, jobs
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict, InvalidInput, KalimtakError
 from kalimtak.core.models import Job
 from registry.families import FAMILIES
@@ -103,12 +104,14 @@ def _queue(
         cluster="gpu" if wants_cuda else "training",
         ring=ring,
     )
+    crashpoint("run.after_job")
     run = TrainingRun.objects.create(
         job=job, classifier=classifier, snapshot=snapshot, family=family, recipe=recipe, then=then
     )
     job.params |= {"run": run.pk} | ({"resume_of": resume_of} if resume_of else {})
     job.save(update_fields=["params"])
     audit.record(actor, "run.start", classifier.slug, run=run.pk, snapshot=snapshot.digest, then=then)
+    crashpoint("run.before_commit")
     return run
 
 
@@ -155,6 +158,7 @@ def _fine_tune_one(classifier: Classifier, *, key: str, actor: str) -> FineTunin
         run = run_start(classifier, actor=actor, then=then, key=run_key)
     except KalimtakError as error:
         return FineTuning(classifier.slug, new_items, f"not started: {error.message}")
+    crashpoint("fine_tune.run_started")
     return FineTuning(classifier.slug, new_items, "training queued", run)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from django.db import transaction
 from django.db.models import Q
 
+from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict
 from registry.models import Classifier
 from registry.recipe import DataConfig, Recipe
@@ -59,6 +60,7 @@ def golden_reserve(classifier: Classifier) -> int:
     rows = list(_rows(classifier, correction_weight=1.0))
     size = min(max(GOLDEN_LEAST, round(len(rows) * GOLDEN_SHARE)), GOLDEN_MOST, int(len(rows) * GOLDEN_LIMIT))
     chosen = stratified(rows, size, salt="golden", most=0.5)
+    crashpoint("snapshot.before_golden")
     for start in range(0, len(chosen), BATCH):
         ids = [row.item_id for row in chosen[start : start + BATCH]]
         TrainingDataItem.objects.filter(pk__in=ids).update(split=TEST)
@@ -74,10 +76,11 @@ def golden_digest(classifier: Classifier) -> str:
 def data_digest(rows: Iterable[tuple[str, str]]) -> str:
     """SHA-256 over (content hash, label) pairs, independent of their order; "" for none."""
     ordered = sorted(rows)
-    return _digest(ordered) if ordered else ""
+    return rows_digest(ordered) if ordered else ""
 
 
-def _digest(rows: Iterable[Sequence[Any]]) -> str:
+def rows_digest(rows: Iterable[Sequence[Any]]) -> str:
+    """SHA-256 over the rows as JSON, in their order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
@@ -103,7 +106,7 @@ def snapshot_freeze(classifier: Classifier, *, seed: int, recipe: Recipe | None 
     train, valid, replayed = _splits(usable, recipe.data, seed)
     _check_labels(classifier, train)
     frozen = sorted([*train, *valid, *golden], key=lambda row: row.item_id)
-    digest = _digest([row.item_id, row.content_hash, row.label, row.split, row.weight] for row in frozen)
+    digest = rows_digest([row.item_id, row.content_hash, row.label, row.split, row.weight] for row in frozen)
     known = DatasetSnapshot.objects.filter(classifier=classifier, digest=digest).first()
     if known is not None:
         return known
@@ -119,6 +122,7 @@ def snapshot_freeze(classifier: Classifier, *, seed: int, recipe: Recipe | None 
         replay_share=replayed / len(train),
     )
     _write_rows(snapshot, frozen)
+    crashpoint("snapshot.before_commit")
     return snapshot
 
 
@@ -231,9 +235,10 @@ def _counts(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _write_rows(snapshot: DatasetSnapshot, rows: Iterable[Row]) -> None:
-    SnapshotItem.objects.bulk_create(
-        (
+def _write_rows(snapshot: DatasetSnapshot, rows: Sequence[Row]) -> None:
+    for start in range(0, len(rows), BATCH):
+        crashpoint("snapshot.before_rows")
+        SnapshotItem.objects.bulk_create(
             SnapshotItem(
                 snapshot=snapshot,
                 item_id=row.item_id,
@@ -242,7 +247,5 @@ def _write_rows(snapshot: DatasetSnapshot, rows: Iterable[Row]) -> None:
                 split=row.split,
                 weight=row.weight,
             )
-            for row in rows
-        ),
-        batch_size=BATCH,
-    )
+            for row in rows[start : start + BATCH]
+        )
