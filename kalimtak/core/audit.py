@@ -8,6 +8,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
+from .crashpoints import crashpoint
 from .models import AuditEvent
 
 GENESIS = "0" * 64
