@@ -14,10 +14,11 @@ from rest_framework.response import Response
 from inference.live import LIVE, Picture
 from inference.serializers import HealthDetailsSerializer
 from inference.services import engine
-from inference.views import ERRORS, description_of
+from inference.views import description_of
 from kalimtak.core.api import ApiView
 from kalimtak.core.errors import KalimtakError
 from kalimtak.core.models import Scope
+from kalimtak.core.openapi import error_responses
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class HealthView(ApiView):
     @extend_schema(
         operation_id="health",
         summary="Readiness, queue and loaded versions of the process that answers",
-        responses={200: HealthDetailsSerializer} | {status: ERRORS[status] for status in (401, 429)},
+        responses={200: HealthDetailsSerializer} | error_responses(takes_body=False),
     )
     def get(self, request: Request) -> Response:
         problems = find_problems()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kalimtak.core.errors import InvalidInput, TooLarge
+from kalimtak.core.errors import InvalidInput, TooLarge, printable
 from registry.families.base import Fields
 from registry.text import prepare
 
@@ -162,8 +162,3 @@ def refuse_half_characters(value: str, place: str) -> None:
 
 def refused(place: str, message: str) -> InvalidInput:
     return InvalidInput(f"{place}: {message}", fields={place: [message]})
-
-
-def printable(key: str) -> str:
-    """A key from outside, fit to be shown back."""
-    return key[:60].encode("utf-8", "backslashreplace").decode()

@@ -5,22 +5,32 @@ from typing import Any
 from rest_framework import serializers
 
 from inference.guard import FLAGS
-from inference.parsing import BATCH_SIZE, TEXT_LENGTH, TOP_K
+from inference.parsing import BATCH_SIZE, NAME_LENGTH, REQUEST_ID_LENGTH, TEXT_LENGTH, TOP_K
 from interactions.models import UserInteraction
+from kalimtak.core.api import OwnFieldsSerializer
 
 
-class CommonRequestSerializer(serializers.Serializer[Any]):
+class CommonRequestSerializer(OwnFieldsSerializer):
     text = serializers.CharField(required=False, max_length=TEXT_LENGTH)
-    texts = serializers.ListField(child=serializers.CharField(), required=False, max_length=BATCH_SIZE)
+    texts = serializers.ListField(
+        child=serializers.CharField(max_length=TEXT_LENGTH), required=False, min_length=1, max_length=BATCH_SIZE
+    )
     items = serializers.ListField(
         child=serializers.DictField(child=serializers.CharField()),
         required=False,
+        min_length=1,
         max_length=BATCH_SIZE,
         help_text="Each with the classifier's own fields, and optionally `subject`.",
     )
-    subject = serializers.CharField(required=False, help_text="Opaque id of the person asking; stored as a keyed hash.")
+    subject = serializers.CharField(
+        required=False,
+        max_length=NAME_LENGTH,
+        help_text="Opaque id of the person asking; stored as a keyed hash.",
+    )
     request_id = serializers.CharField(
-        required=False, help_text="For 24 hours the same request under the same id gets its first answer again."
+        required=False,
+        max_length=REQUEST_ID_LENGTH,
+        help_text="For 24 hours the same request under the same id gets its first answer again.",
     )
     top_k = serializers.IntegerField(required=False, min_value=1, max_value=TOP_K)
 

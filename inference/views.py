@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, PolymorphicProxySerializer, extend_schema
+from drf_spectacular.utils import OpenApiExample, PolymorphicProxySerializer, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -17,10 +17,11 @@ from inference.serializers import (
     ResultsSerializer,
 )
 from inference.services import text_classify
-from kalimtak.core.api import ApiView, ErrorSerializer
+from kalimtak.core.api import ApiView
 from kalimtak.core.auth import caller_of
 from kalimtak.core.errors import InvalidInput
 from kalimtak.core.models import Scope
+from kalimtak.core.openapi import error_responses
 
 RESULT = {
     "interaction_id": "01999d5e-7b34-7c1e-9f0a-3d0f6c2b8a11",
@@ -44,19 +45,7 @@ CLARITY = {
     "model_version": "clarity/1",
     "clarity_label": "Clear Reply",
 }
-ERRORS = {
-    status: OpenApiResponse(ErrorSerializer, description)
-    for status, description in {
-        400: "The body cannot be meant; `fields` names the places.",
-        401: "No key, or one that is not valid.",
-        403: "The key lacks the scope `predict`.",
-        404: "No such classifier.",
-        409: "The `request_id` was used for another request.",
-        413: "A text over 20,000 characters, or a body that is too large.",
-        429: "Too many requests; see `Retry-After`.",
-        503: "No live version, or too much to do; see `Retry-After`.",
-    }.items()
-}
+ERRORS = error_responses(404, 409, conflicts="`request_id_reused`: the `request_id` was used for another request.")
 ANSWER = PolymorphicProxySerializer(
     component_name="PredictAnswer", serializers=[ResultSerializer, ResultsSerializer], resource_type_field_name=None
 )
@@ -136,7 +125,7 @@ class ModelsView(ApiView):
     @extend_schema(
         operation_id="models",
         summary="Classifiers, their labels, fields, routes and live versions",
-        responses={200: ModelsSerializer} | {status: ERRORS[status] for status in (401, 403, 429)},
+        responses={200: ModelsSerializer} | error_responses(takes_body=False),
     )
     def get(self, request: Request) -> Response:
         return Response({"models": [description_of(served) for served in LIVE.current().classifiers.values()]})

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from kalimtak.core.api import ApiView, ErrorSerializer
+from kalimtak.core.api import ApiView
 from kalimtak.core.auth import Caller, caller_of
 from kalimtak.core.models import Scope
+from kalimtak.core.openapi import error_responses
 from registry.serializers import DeploymentSerializer, DeployRequestSerializer, RollbackRequestSerializer
 from registry.services import classifier_get, version_deploy, version_get, version_rollback
 
@@ -41,20 +42,6 @@ _ROLLBACK_CONFLICTS = (
 )
 
 
-def _errors(conflicts: str) -> dict[int, OpenApiResponse]:
-    descriptions = {
-        400: "The body cannot be meant",
-        401: "No API key and no staff session",
-        403: "The scope `deploy` is missing, or the permission to force",
-        404: "No such classifier or version",
-        409: conflicts,
-        413: "The body is too large",
-        415: "The body is not JSON",
-        429: "Too many requests; see `Retry-After`",
-    }
-    return {status: OpenApiResponse(ErrorSerializer, description=text) for status, text in descriptions.items()}
-
-
 def may_force(caller: Caller) -> bool:
     """Deploying against the gate takes staff a permission of its own, an API key the scopes deploy and admin."""
     if caller.kind == "user":
@@ -63,6 +50,8 @@ def may_force(caller: Caller) -> bool:
 
 
 class DeployView(ApiView):
+    """Put a version into production, if the gate agrees."""
+
     required_scope = Scope.DEPLOY
 
     @extend_schema(
@@ -71,7 +60,7 @@ class DeployView(ApiView):
         request=DeployRequestSerializer,
         responses={
             201: DeploymentSerializer,
-            **_errors(_DEPLOY_CONFLICTS),
+            **error_responses(404, 409, conflicts=_DEPLOY_CONFLICTS),
         },
         examples=[
             OpenApiExample("Deploy", value={"version": "emotion/3"}, request_only=True),
@@ -91,6 +80,8 @@ class DeployView(ApiView):
 
 
 class RollbackView(ApiView):
+    """Let an earlier version answer again."""
+
     required_scope = Scope.DEPLOY
 
     @extend_schema(
@@ -99,7 +90,7 @@ class RollbackView(ApiView):
         request=RollbackRequestSerializer,
         responses={
             201: DeploymentSerializer,
-            **_errors(_ROLLBACK_CONFLICTS),
+            **error_responses(404, 409, conflicts=_ROLLBACK_CONFLICTS),
         },
         examples=[
             OpenApiExample("Roll back", value=_ROLLBACK, request_only=True),

@@ -4,7 +4,13 @@ from typing import Any
 
 from rest_framework import serializers
 
-from kalimtak.core.api import RequestSerializer, StrictBooleanField, StrictCharField, StrictIntegerField
+from kalimtak.core.api import (
+    OwnFieldsSerializer,
+    RequestSerializer,
+    StrictBooleanField,
+    StrictCharField,
+    StrictIntegerField,
+)
 from kalimtak.core.models import Job
 from training.models import Dataset, TrainingDataItem, TrainingRun
 from training.services.datasets import THEN
@@ -33,7 +39,7 @@ class FeedbackRequestSerializer(RequestSerializer):
         return attrs
 
 
-class ExampleRequestSerializer(serializers.Serializer[Any]):
+class ExampleRequestSerializer(OwnFieldsSerializer):
     """An example without an interaction: the classifier's own fields stand beside these keys."""
 
     classifier = StrictCharField(max_length=63)

@@ -12,10 +12,11 @@ from rest_framework.response import Response
 
 from interactions.services import feedback_give, source_of
 from kalimtak.core import jobs
-from kalimtak.core.api import ApiView, ErrorSerializer, StrictJSONParser, refuse_unknown_keys
+from kalimtak.core.api import ApiView, StrictJSONParser, refuse_unknown_keys
 from kalimtak.core.auth import caller_of
 from kalimtak.core.errors import InvalidInput, NotFound
 from kalimtak.core.models import Job, Scope
+from kalimtak.core.openapi import error_responses
 from registry.models import Classifier
 from registry.services import classifier_get
 from training import services
@@ -34,22 +35,6 @@ from training.serializers import (
 )
 
 INLINE_EVIDENCE = 20_000  # pieces of evidence that are curated well within 30 seconds
-
-FAILURES = {
-    400: "The body cannot be meant; `fields` names the places.",
-    401: "No key, or one that is not valid.",
-    403: "The key lacks the scope.",
-    404: "No such thing, or none that this key may see.",
-    409: "The state of things forbids it.",
-    413: "Too long or too large.",
-    415: "Not a content type that is read here.",
-    429: "Too many requests; see `Retry-After`.",
-    503: "Not now; see `Retry-After`.",
-}
-
-
-def errors(*statuses: int) -> dict[int, OpenApiResponse]:
-    return {status: OpenApiResponse(ErrorSerializer, FAILURES[status]) for status in (401, 403, *statuses, 429)}
 
 
 def object_of(request: Request) -> Mapping[str, Any]:
@@ -80,7 +65,7 @@ class FeedbackView(ApiView):
             ),
             200: OpenApiResponse(FeedbackResponseSerializer, "An earlier feedback of the same source was updated."),
         }
-        | errors(400, 404, 413, 503),
+        | error_responses(404),
         examples=[
             OpenApiExample(
                 "A correction",
@@ -136,7 +121,7 @@ class LoadDatasetView(ApiView):
         operation_id="admin_load_dataset",
         summary="Load a data set from a file or an allowed host, and perhaps train on it",
         request={"multipart/form-data": DatasetUploadSerializer, "application/json": DatasetUploadSerializer},
-        responses={202: DatasetQueuedSerializer} | errors(400, 404, 413, 415, 503),
+        responses={202: DatasetQueuedSerializer} | error_responses(404),
         examples=[
             OpenApiExample(
                 "By URL",
@@ -176,7 +161,7 @@ class CurateView(ApiView):
             200: CurationStatsSerializer,
             202: OpenApiResponse(JobQueuedSerializer, "So much waits that a job does it."),
         }
-        | errors(400, 404),
+        | error_responses(404),
         examples=[OpenApiExample("Look only", {"classifier": "emotion", "dry_run": True}, request_only=True)],
     )
     def post(self, request: Request) -> Response:
@@ -203,7 +188,7 @@ class RetrainView(ApiView):
         summary="Train a new version from what is approved now, and perhaps deploy it",
         description="`no_data` and `one_class` (409) say what is missing. The job's result names the version.",
         request=RetrainRequestSerializer,
-        responses={202: JobQueuedSerializer} | errors(400, 404, 409),
+        responses={202: JobQueuedSerializer} | error_responses(404, 409),
         examples=[
             OpenApiExample("Train and deploy", {"classifier": "emotion", "then": "deploy"}, request_only=True),
             OpenApiExample(
@@ -230,7 +215,7 @@ class JobView(ApiView):
     @extend_schema(
         operation_id="admin_job",
         summary="State, progress and result of a job",
-        responses={200: JobSerializer} | errors(404),
+        responses={200: JobSerializer} | error_responses(404, takes_body=False),
     )
     def get(self, request: Request, job_id: uuid.UUID) -> Response:
         return Response(JobSerializer(job_get(job_id)).data)
@@ -245,7 +230,7 @@ class JobCancelView(ApiView):
         operation_id="admin_job_cancel",
         summary="Cancel a waiting job, or ask a running one to stop",
         request=None,
-        responses={200: JobSerializer} | errors(404, 409),
+        responses={200: JobSerializer} | error_responses(404, 409, takes_body=False),
     )
     def post(self, request: Request, job_id: uuid.UUID) -> Response:
         job = jobs.cancel(job_get(job_id), actor=caller_of(request).name)

@@ -10,7 +10,6 @@ from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, JsonResponse
 from django.urls import path as api_path
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import exceptions, serializers
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
@@ -18,12 +17,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from .auth import caller_of
-from .errors import InvalidInput, KalimtakError, TooLarge, error_body
+from .errors import InvalidInput, KalimtakError, TooLarge, error_body, printable
 from .ratelimit import address_group, limit
 
 __all__ = [
     "ApiView",
-    "ErrorSerializer",
+    "OwnFieldsSerializer",
     "RequestSerializer",
     "StrictBooleanField",
     "StrictCharField",
@@ -128,10 +127,14 @@ class RequestSerializer(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
+class OwnFieldsSerializer(serializers.Serializer[Any]):
+    """A body in which a classifier's own fields stand beside the declared keys; the view checks their names."""
+
+
 def refuse_unknown_keys(data: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises DRF's `ValidationError` naming each key of `data` that is not `known`."""
-    if unknown := sorted(set(data) - set(known)):
-        raise serializers.ValidationError({name: ["Unknown key."] for name in unknown})
+    """Raises DRF's `ValidationError` naming the first ten keys of `data` that are not `known`."""
+    if unknown := sorted(set(data) - set(known))[:10]:
+        raise serializers.ValidationError({printable(name): ["Unknown key."] for name in unknown})
 
 
 class StrictBooleanField(serializers.BooleanField):
@@ -166,18 +169,6 @@ class StrictIntegerField(serializers.IntegerField):
         if isinstance(data, bool) or not isinstance(data, int):
             self.fail("invalid")
         return int(super().to_internal_value(data))
-
-
-class ErrorDetailSerializer(serializers.Serializer[Any]):
-    code = serializers.CharField()
-    message = serializers.CharField()
-    fields = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)  # type: ignore[assignment]
-
-
-class ErrorSerializer(serializers.Serializer[Any]):
-    """The one shape of every error."""
-
-    error = ErrorDetailSerializer()
 
 
 CODES = {
@@ -252,19 +243,3 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Jso
 def server_error(request: HttpRequest) -> JsonResponse:
     """The 500 of the API: says nothing of the inside."""
     return JsonResponse(error_body("internal_error", "Something went wrong here; the log says what."), status=500)
-
-
-class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "kalimtak.core.auth.ApiKeyAuthentication"
-    name = "apiKey"
-
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "http", "scheme": "bearer", "description": "`<prefix>.<secret>`"}
-
-
-class StaffSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "kalimtak.core.auth.StaffSessionAuthentication"
-    name = "staffSession"
-
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}

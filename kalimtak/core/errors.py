@@ -82,3 +82,8 @@ def error_body(code: str, message: str, fields: Mapping[str, list[str]] | None =
     if fields:
         error["fields"] = dict(fields)
     return {"error": error}
+
+
+def printable(key: str) -> str:
+    """The beginning of a key from outside, fit to be named in an error."""
+    return key[:60].encode("utf-8", "backslashreplace").decode() or '""'

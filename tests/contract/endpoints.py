@@ -1,7 +1,7 @@
 """Every endpoint that a client may call: who may, what it takes, and exactly what it gives back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,10 +142,16 @@ def ask(
     )
 
 
-def error_of(response: Any) -> tuple[int, str]:
+def error_of(response: HttpResponse) -> tuple[int, str]:
     """Status and code of an error, once its shape was found to be the one shape."""
-    assert response.headers["Content-Type"].startswith("application/json"), response.headers["Content-Type"]
-    body = json.loads(response.content)
+    headers = {name.lower(): value for name, value in response.items()}
+    return error_in(response.status_code, headers, response.content)
+
+
+def error_in(status: int, headers: Mapping[str, str], content: bytes) -> tuple[int, str]:
+    """The same for an answer in its parts, with the names of its headers in lower case."""
+    assert headers["content-type"].startswith("application/json"), headers["content-type"]
+    body = json.loads(content)
     assert set(body) == {"error"}, body
     error = body["error"]
     assert {"code", "message"} <= set(error) <= {"code", "message", "fields"}, error
@@ -153,6 +159,6 @@ def error_of(response: Any) -> tuple[int, str]:
     assert error["message"] and isinstance(error["message"], str)
     for place, reasons in error.get("fields", {}).items():
         assert place and reasons and all(isinstance(reason, str) and reason for reason in reasons), error
-    if response.status_code in (429, 503):
-        assert int(response.headers["Retry-After"]) > 0
-    return response.status_code, error["code"]
+    if status in (429, 503):
+        assert int(headers["retry-after"]) > 0
+    return status, error["code"]
