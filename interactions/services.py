@@ -254,11 +254,7 @@ def feedback_give(
             "correct_label": correct_label,
             "correct_response": correct_response,
         }
-        feedback, created = _feedback_upsert(interaction, source_of(caller, subject), caller, given)
-        UserInteraction.objects.filter(pk=interaction.pk).update(
-            rating=feedback.rating, comment=feedback.comment, correction=feedback.correct_label
-        )
-    return feedback, created
+        return _feedback_upsert(interaction, source_of(caller, subject), caller, given)
 
 
 def _interaction_of(interaction_id: UUID | str, caller: Caller) -> UserInteraction:
@@ -291,6 +287,7 @@ def _feedback_upsert(
     if feedback is None:
         row = Feedback(interaction=interaction, source=source, trusted=trusted, updated_at=now, **given)
         row.save(force_insert=True)
+        _mirror(row)
         return row, True
     before = {name: getattr(feedback, name) for name in given}
     after = before | {name: value for name, value in given.items() if value not in (None, "")}
@@ -300,7 +297,15 @@ def _feedback_upsert(
         for name, value in after.items():
             setattr(feedback, name, value)
         feedback.save(update_fields=["history", "updated_at", "trusted", *after])
+        _mirror(feedback)
     return feedback, False
+
+
+def _mirror(newest: Feedback) -> None:
+    """The same word once more is not newer than what others said meanwhile, so only a change comes here."""
+    UserInteraction.objects.filter(pk=newest.interaction_id).update(
+        rating=newest.rating, comment=newest.comment, correction=newest.correct_label
+    )
 
 
 def review_note(interaction_id: UUID | str, *, label: str) -> None:

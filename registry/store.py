@@ -63,6 +63,20 @@ def published() -> Iterator[tuple[str, int, Path]]:
                 yield parent.name, int(folder.name), folder
 
 
+def strangers() -> Iterator[Path]:
+    """What lies where classifiers and versions lie and can be neither; files that begin with a dot are overlooked."""
+    areas = {"_datasets", "_staging", "_orphans"}
+    for entry in sorted(root().iterdir()):
+        if entry.name.startswith(".") or entry.name == "README.md" or entry.name in areas:
+            continue
+        if entry.is_symlink() or not entry.is_dir() or not _SLUG.fullmatch(entry.name):
+            yield entry
+            continue
+        for inner in sorted(entry.iterdir()):
+            if inner.is_symlink() or not inner.is_dir() or not re.fullmatch(r"[1-9]\d*", inner.name):
+                yield inner
+
+
 def free_space_check(needed: int) -> None:
     """Raise `Unavailable` (`disk_full`) unless `needed` bytes fit with a reserve, before anything is written."""
     free = shutil.disk_usage(root()).free
@@ -189,6 +203,11 @@ def dataset_path(digest: str) -> Path:
     if path is None or not path.is_file() or path.is_symlink():
         raise NotFound("The uploaded file is not in the store any more; upload it again.")
     return path
+
+
+def dataset_files() -> Iterator[Path]:
+    """Every uploaded file, and whatever else lies among them."""
+    yield from sorted(_area("_datasets").iterdir())
 
 
 def _dataset_write(stream: BinaryIO) -> str:

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from django.db import connection, transaction
 from django.utils import timezone
 
 from .crashpoints import crashpoint
+from .findings import batches
 from .models import AuditEvent
 
 GENESIS = "0" * 64
@@ -39,7 +41,7 @@ def verify() -> list[str]:
     """Walk the chain from its start; one sentence per broken row, nothing when it is whole."""
     problems = []
     previous = GENESIS
-    for event in AuditEvent.objects.order_by("pk").iterator(chunk_size=500):
+    for event in chain.from_iterable(batches(AuditEvent.objects.all())):
         if event.previous_hash != previous:
             problems.append(f"Event {event.pk}: the event before it was changed or removed.")
         expected = _digest(event.previous_hash, event.at, event.actor, event.action, event.target, event.data)

@@ -4,14 +4,22 @@ from registry.services.classifiers import classifier_get, live_version, version_
 from registry.services.comparison import Comparison, versions_compare
 from registry.services.deployments import STRATEGIES, version_deploy, version_rollback
 from registry.services.evaluations import evaluation_record, version_judge
-from registry.services.versions import staging_sweep, version_register, version_verify
+from registry.services.versions import (
+    artefact_problems,
+    staging_stale,
+    staging_sweep,
+    version_register,
+    version_verify,
+)
 
 __all__ = [
     "STRATEGIES",
     "Comparison",
+    "artefact_problems",
     "classifier_get",
     "evaluation_record",
     "live_version",
+    "staging_stale",
     "staging_sweep",
     "version_deploy",
     "version_get",

@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -124,15 +124,18 @@ def version_verify(version: ModelVersion, *, actor: str = "system") -> list[str]
     return []
 
 
-def artefact_problems(version: ModelVersion) -> list[str]:
-    """What differs from the artefact that was registered: another manifest, or files that are not the manifest's."""
+def artefact_problems(version: ModelVersion, *, contents: bool = True) -> list[str]:
+    """What differs from the artefact that was registered: another manifest, or files that are not the manifest's.
+
+    Without `contents` files are compared by name and size alone.
+    """
     folder = store.version_folder(version.classifier.slug, version.number)
     if not folder.is_dir():
         return ["the folder is missing from the models store"]
     try:
         if manifest_digest(folder) != version.artefact_digest:
             return ["manifest.json is not the one that was registered"]
-        verify_manifest(folder)
+        verify_manifest(folder, contents=contents)
     except ArtefactCorrupt as error:
         return [str(error)]
     return []
@@ -181,19 +184,24 @@ def _probe_problems(version: ModelVersion) -> list[str]:
 
 
 def staging_sweep() -> int:
-    """Remove what crashed processes left in the staging area; how many were removed.
+    """Remove what crashed processes left in the staging area; how many were removed."""
+    stale = list(staging_stale())
+    for staging in stale:
+        store.discard(staging.path)
+    return len(stale)
+
+
+def staging_stale(grace: timedelta = timedelta(minutes=1)) -> Iterator[store.Staging]:
+    """What nobody writes to any more.
 
     An attempt's folder is in use while its job runs under its token; the next attempt has another token and folder.
+    The `grace` is for a folder that is older than the transaction that claims its job.
     """
-    removed = 0
     for staging in store.staged():
         if staging.job_id is None or staging.token is None:
             is_stale = staging.age > UPLOAD_AGE
         else:
-            # A minute's grace: the folder may be older than the transaction that claims its job.
             running = Job.objects.filter(pk=staging.job_id, state=Job.State.RUNNING, token=staging.token)
-            is_stale = staging.age > timedelta(minutes=1) and not running.exists()
+            is_stale = staging.age > grace and not running.exists()
         if is_stale:
-            store.discard(staging.path)
-            removed += 1
-    return removed
+            yield staging

@@ -78,6 +78,13 @@ def test_what_says_nothing_or_the_impossible_is_refused(answer, carla, word):
     assert not Feedback.objects.exists()
 
 
+def test_the_same_word_once_more_does_not_hide_what_others_said_meanwhile(answer, carla):
+    for subject, rating in (("ann", 5), ("ben", 2), ("ann", 5)):
+        feedback_give(answer.pk, caller=carla, rating=rating, subject=subject)
+    answer.refresh_from_db()
+    assert answer.rating == 2
+
+
 def test_a_reviewers_decision_is_noted_on_the_interaction(answer):
     review_note(answer.pk, label="anger")
     answer.refresh_from_db()
