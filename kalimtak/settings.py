@@ -72,8 +72,8 @@ INSTALLED_APPS = [
     "django_q",
     "rest_framework",
     "drf_spectacular",
+    "kalimtak.core",  # before django_q, whose command `qcluster` it replaces
     "drf_spectacular_sidecar",
-    "kalimtak.core",
     "registry",
     "interactions",
     "training",

@@ -1,0 +1,282 @@
+"""A queue cluster that is stuck is noticed and started again; one that is only busy is left alone."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kalimtak.core.cluster import ANSWERED, ASKING, BUSY, IDLE, PULSE
+from kalimtak.core.watchdog import DATABASE_SECONDS, Progress
+from tests.installation import Installation
+from tests.services import wait_until
+
+# What the words of a cluster mean ---------------------------------------------------------------------------------
+
+
+def progress(*heard: tuple[float, bytes]) -> Progress:
+    """Limit 30 s, tasks of at most 600 s; `heard` are (second, words)."""
+    made = Progress(0.0, limit=30.0, longest=600.0)
+    for now, words in heard:
+        made.hear(words, now)
+    return made
+
+
+def guard(word: bytes, first: int, last: int) -> list[tuple[float, bytes]]:
+    return [(float(second), word) for second in range(first, last + 1)]
+
+
+def test_a_cluster_whose_pulse_comes_is_well() -> None:
+    seen = progress(*guard(IDLE, 1, 90), (90.0, PULSE))
+    assert seen.verdict(119.0) == ""
+    assert seen.pulses == 1
+
+
+def test_a_cluster_with_a_free_worker_and_no_pulse_is_stuck() -> None:
+    seen = progress(*guard(IDLE, 1, 40))
+    assert seen.verdict(30.0) == ""
+    assert "no task got through" in seen.verdict(40.0)
+
+
+def test_a_cluster_that_was_busy_to_the_last_is_not_stuck() -> None:
+    seen = progress(*guard(BUSY, 1, 500), *guard(IDLE, 501, 529))
+    assert seen.verdict(529.0) == ""
+    seen = progress(*guard(BUSY, 1, 500), *guard(IDLE, 501, 532))
+    assert seen.verdict(532.0) != ""
+
+
+def test_a_single_moment_in_which_all_were_busy_starts_the_clock_again() -> None:
+    seen = progress(*guard(IDLE, 1, 20), (20.5, BUSY), *guard(IDLE, 21, 45))
+    assert seen.verdict(45.0) == ""
+
+
+def test_a_guard_that_says_nothing_may_have_busy_workers() -> None:
+    seen = progress(*guard(IDLE, 1, 2))
+    assert seen.verdict(600.0) == ""
+    assert "said nothing" in seen.verdict(640.0)
+
+
+def test_a_halted_process_explains_the_silence() -> None:
+    seen = progress(*guard(IDLE, 1, 2))
+    assert "stands still" in seen.verdict(40.0, halted=True)
+
+
+def test_a_database_that_does_not_answer_is_not_the_clusters_fault() -> None:
+    seen = progress((1.0, ASKING), *guard(IDLE, 1, 200))
+    assert seen.verdict(200.0) == ""
+    seen.hear(ANSWERED + IDLE, 200.0)
+    assert seen.verdict(202.0) == ""
+    seen.hear(IDLE, 240.0)
+    assert seen.verdict(240.0) != ""
+
+
+def test_a_question_without_end_is_stuck_after_all() -> None:
+    seen = progress((1.0, ASKING), *guard(IDLE, 1, int(DATABASE_SECONDS) + 10))
+    assert seen.verdict(DATABASE_SECONDS + 10) != ""
+
+
+def test_a_slow_start_counts_from_its_end() -> None:
+    seen = progress(*guard(IDLE, 100, 129))
+    assert seen.verdict(129.0) == ""
+
+
+def test_a_watchdog_that_stood_still_blames_nobody() -> None:
+    seen = progress(*guard(IDLE, 1, 5))
+    seen.excuse(5_000.0)
+    seen.hear(IDLE, 5_001.0)
+    assert seen.verdict(5_001.0) == ""
+
+
+# Real clusters ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installation(template: Installation, tmp_path: Path) -> Iterator[Installation]:
+    cloned = template.clone(tmp_path / "installation")
+    yield cloned
+    cloned.close()
+
+
+class Worker:
+    """A worker of `installation` under its watchdog, found through the file that the watchdog leaves."""
+
+    def __init__(self, installation: Installation, *arguments: str) -> None:
+        self.watchdog = installation.start("qcluster", "--stuck-after", "2", *arguments, name="worker")
+        self.file = Path(installation.environment["KALIMTAK_VAR"]) / "run" / "qcluster-default.json"
+        self.wait_until_it_beats()
+
+    def wait_until_it_beats(self) -> None:
+        """Its first pulse has gone through."""
+        wait_until(lambda: len(self.helpers) == 4 and self.pulse > self.started, 30, what="a cluster")
+
+    @property
+    def state(self) -> dict:
+        return json.loads(self.file.read_text())
+
+    @property
+    def pulse(self) -> float:
+        return datetime.fromisoformat(self.state["pulse"]).timestamp()
+
+    @property
+    def started(self) -> float:
+        return self.sentinel.create_time()
+
+    @property
+    def leader(self) -> psutil.Process:
+        return psutil.Process(self.state["child"])
+
+    @property
+    def sentinel(self) -> psutil.Process:
+        return self.leader.children()[0]
+
+    @property
+    def helpers(self) -> list[psutil.Process]:
+        """At first two workers, the monitor and the pusher, in this order."""
+        return self.sentinel.children()
+
+    def group(self) -> list[psutil.Process]:
+        return [self.leader, *self.leader.children(recursive=True)]
+
+    def freeze(self) -> list[psutil.Process]:
+        """Kill both workers, one of which holds the lock of the queue while it waits for work."""
+        group = self.group()
+        for worker in self.helpers[:2]:
+            worker.kill()
+        return group
+
+    def wait_until_replaced(self, group: list[psutil.Process]) -> None:
+        wait_until(lambda: self.state["child"] != group[0].pid, 30, what="another cluster")
+        assert psutil.wait_procs(group, timeout=5)[1] == []
+        self.wait_until_it_beats()
+
+    def stop(self) -> float:
+        """Seconds until it had ended after TERM."""
+        began = time.monotonic()
+        self.watchdog.terminate()
+        assert self.watchdog.wait(30) == 0
+        assert not self.file.exists()
+        return time.monotonic() - began
+
+
+UNDER_WAY = """
+from django.utils import timezone; from django_q.models import OrmQ
+print([row.task["func"] for row in OrmQ.objects.filter(lock__gt=timezone.now())])
+"""
+DONE = "from django_q.models import Success; print(*Success.objects.values_list('func', flat=True))"
+
+
+def enqueue(installation: Installation, *tasks: tuple[str, float]) -> None:
+    calls = "".join(f"\nasync_task({name!r}, {argument})" for name, argument in tasks)
+    installation.python(f"from django_q.tasks import async_task{calls}")
+
+
+def waiting(installation: Installation) -> int:
+    return int(installation.python("from django_q.models import OrmQ; print(OrmQ.objects.count())"))
+
+
+def restarts_noted(installation: Installation) -> list[str]:
+    code = "from kalimtak.core.models import AuditEvent as A"
+    rows = "A.objects.filter(action='queue.restart').order_by('pk')"
+    return installation.python(f"{code}\nfor row in {rows}: print(row.target, row.data['reason'])").splitlines()
+
+
+@pytest.mark.postgres
+def test_a_frozen_cluster_is_started_again_and_takes_what_waits(installation: Installation) -> None:
+    worker = Worker(installation)
+    frozen = worker.freeze()
+    enqueue(installation, ("time.sleep", 0), ("time.sleep", 0))
+    worker.wait_until_replaced(frozen)
+    assert worker.state["restarts"] == 1
+    assert "no task got through" in worker.state["last_restart"]
+    assert "no task got through" in installation.log("worker")
+    enqueue(installation, ("time.sleep", 0))
+    wait_until(lambda: waiting(installation) <= 2, 30, what="tasks that are taken")  # two were taken by the frozen one
+    (noted,) = restarts_noted(installation)
+    assert "cluster default@" in noted and "no task got through" in noted
+    assert worker.stop() < 10
+
+
+def test_workers_that_are_busy_for_long_are_left_alone(installation: Installation) -> None:
+    worker = Worker(installation)
+    enqueue(installation, *[("time.sleep", 8)] * 3)
+    leader = worker.leader
+    wait_until(lambda: waiting(installation) == 0, 60, every=1, what="an empty queue")
+    assert worker.leader == leader
+    assert worker.state["restarts"] == 0
+    assert restarts_noted(installation) == []
+
+
+def test_a_cluster_that_was_halted_is_replaced(installation: Installation) -> None:
+    worker = Worker(installation)
+    halted = worker.group()
+    os.killpg(worker.leader.pid, signal.SIGSTOP)
+    worker.wait_until_replaced(halted)
+    assert "stands still" in worker.state["last_restart"]
+
+
+def test_a_halted_watchdog_and_its_cluster_go_on_when_they_may(installation: Installation) -> None:
+    worker = Worker(installation)
+    leader = worker.leader
+    worker.watchdog.send_signal(signal.SIGSTOP)
+    os.killpg(leader.pid, signal.SIGSTOP)
+    time.sleep(8)  # the time itself is the fault: more than it takes to be called stuck
+    os.killpg(leader.pid, signal.SIGCONT)
+    worker.watchdog.send_signal(signal.SIGCONT)
+    beat = worker.pulse
+    wait_until(lambda: worker.pulse > beat, 20, what="another pulse")
+    assert worker.leader == leader
+
+
+@pytest.mark.parametrize("victim", ["leader", "sentinel"])
+def test_no_process_survives_the_one_that_leads_it(installation: Installation, victim: str) -> None:
+    worker = Worker(installation)
+    group = worker.group()
+    getattr(worker, victim).kill()
+    worker.wait_until_replaced(group)
+    assert "it ended with" in worker.state["last_restart"]
+
+
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["at work", "frozen"])
+def test_a_cluster_dies_with_its_watchdog(installation: Installation, is_frozen: bool) -> None:
+    worker = Worker(installation)
+    group = worker.freeze() if is_frozen else worker.group()
+    worker.watchdog.kill()
+    wait_until(lambda: not [each for each in group if each.is_running()], 10, what="nothing left")
+    assert [each for each in installation.own_processes() if each.pid != worker.watchdog.pid] == []
+
+
+def test_a_frozen_cluster_that_is_told_to_stop_is_ended_after_the_grace(installation: Installation) -> None:
+    worker = Worker(installation, "--stuck-after", "60", "--grace", "2")
+    group = worker.freeze()
+    assert 2 <= worker.stop() < 10
+    assert psutil.wait_procs(group, timeout=5)[1] == []
+
+
+def test_a_task_that_runs_may_finish_before_its_cluster_ends(installation: Installation) -> None:
+    worker = Worker(installation)
+    enqueue(installation, ("time.sleep", 5))
+    wait_until(lambda: "time.sleep" in installation.python(UNDER_WAY), 20, what="a task under way")
+    worker.stop()
+    assert waiting(installation) == 0
+    assert installation.python(DONE).split() == ["time.sleep"]
+
+
+@pytest.mark.postgres
+def test_no_two_processes_of_a_cluster_share_a_connection(installation: Installation) -> None:
+    if installation.environment["DATABASE_URL"].startswith("sqlite"):
+        pytest.skip("SQLite has no connections")
+    worker = Worker(installation)
+    enqueue(installation, *[("time.sleep", 1)] * 4)
+    seen = set()
+    while waiting(installation):
+        sockets = [(peer.laddr, each.pid) for each in worker.group() for peer in each.net_connections()]
+        shared = [address for address, count in Counter(address for address, _ in sockets).items() if count > 1]
+        assert shared == []
+        seen |= {pid for _, pid in sockets}
+    assert len(seen) >= 2
