@@ -137,8 +137,8 @@ class LiveModels:
 
     def _keep_fresh(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            close_old_connections()
             try:
+                close_old_connections()
                 self.refresh()
             except Exception as error:  # the database is away: what is loaded goes on answering
                 logger.warning("The live deployments cannot be read: %s", error)

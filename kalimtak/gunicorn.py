@@ -24,6 +24,15 @@ keepalive = 30
 timeout = 60
 graceful_timeout = 25
 control_socket_disable = True
+# gunicorn believes the forwarding headers of every process on this machine; whom to believe is for Django to say.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+
+# A statement, a lock or an idle transaction that outlasts these ends with 503 instead of holding a thread (PostgreSQL).
+# Workers have no such limits: an import may take its time. What DATABASE_URL says in `options` wins.
+os.environ.setdefault(
+    "PGOPTIONS", "-c statement_timeout=20s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"
+)
 
 logconfig_dict = {
     "version": 1,

@@ -9,6 +9,7 @@ import dj_database_url
 import yaml
 
 from kalimtak.core import env
+from kalimtak.core.cache import redis_options
 from kalimtak.core.sqlite import pragmas
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -39,9 +40,9 @@ if not SECRET_KEY and DEBUG:
     SECRET_KEY = "insecure-and-only-for-debugging-" + "0" * 32
 KALIMTAK_SUBJECT_KEY = env.text("KALIMTAK_SUBJECT_KEY") or generated_key("subject_key")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 KALIMTAK_TRUSTED_PROXIES = env.networks("KALIMTAK_TRUSTED_PROXIES")
-KALIMTAK_CORS_ORIGINS = env.words("KALIMTAK_CORS_ORIGINS")
+KALIMTAK_CORS_ORIGINS = env.origins("KALIMTAK_CORS_ORIGINS")
 KALIMTAK_HTTPS = env.boolean("KALIMTAK_HTTPS")
 # The demo answers visitors who have not signed in.
 KALIMTAK_ANONYMOUS = env.boolean("KALIMTAK_ANONYMOUS", (KALIMTAK_VAR / "demo.json").is_file())
@@ -51,7 +52,9 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = KALIMTAK_HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if KALIMTAK_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = KALIMTAK_HTTPS
+# `ProxyMiddleware` takes the header away from everybody but a trusted proxy.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if KALIMTAK_TRUSTED_PROXIES else None
+SECURE_REDIRECT_EXEMPT = [r"^(livez|readyz)/?$"]  # probes come from inside, without TLS
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
@@ -69,10 +72,10 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
+    "kalimtak.core",  # before django_q, whose command `qcluster` it replaces
     "django_q",
     "rest_framework",
     "drf_spectacular",
-    "kalimtak.core",  # before django_q, whose command `qcluster` it replaces
     "drf_spectacular_sidecar",
     "registry",
     "interactions",
@@ -82,9 +85,12 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "kalimtak.core.middleware.ProxyMiddleware",
+    "kalimtak.core.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "kalimtak.core.middleware.ApiMiddleware",
+    "kalimtak.core.middleware.OutageMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -116,6 +122,7 @@ TEMPLATES = [
 
 # Database and cache ----------------------------------------------------------------------------------------------
 
+KALIMTAK_DATABASE_POOL = env.integer("KALIMTAK_DATABASE_POOL", 20, low=4, high=1000)
 DATABASE_URL = env.text("DATABASE_URL", f"sqlite:///{KALIMTAK_VAR / 'kalimtak.sqlite3'}")
 DATABASES: dict[str, Any] = {"default": dj_database_url.parse(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -124,16 +131,38 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["CONN_MAX_AGE"] = None
     DATABASES["default"]["TEST"] = {"NAME": KALIMTAK_VAR / "test.sqlite3"}  # a file: threads and processes share it
 else:
-    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 20, "timeout": 5}
+    # What the URL says in its query wins. A host that swallows packets must not hold a request for minutes.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 3,
+        "keepalives_idle": 30,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,  # milliseconds that sent data may stay unacknowledged
+    } | DATABASES["default"].get("OPTIONS", {})
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
+        # Threads share a pool. Not so workers: they fork, and a pool's sockets would be used by two processes at once.
+        # A connection that fails is given up quickly, since psycopg's own patience would outlast the outage.
+        DATABASES["default"]["OPTIONS"]["pool"] = {
+            "min_size": 1,
+            "max_size": KALIMTAK_DATABASE_POOL,
+            "timeout": 3,
+            "reconnect_timeout": 1,
+        }
     DATABASES["default"]["CONN_MAX_AGE"] = 0
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # after a restart of the server the pool is full of dead ones
 
 REDIS_URL = env.text("REDIS_URL")
+# A file that the processes of this machine share, so that a rate limit holds across web workers.
+CACHE_FILE = {"BACKEND": "kalimtak.core.cache.SqliteCache", "LOCATION": str(KALIMTAK_VAR / "cache.sqlite3")}
 CACHES: dict[str, Any] = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": redis_options(),
+    }
     if REDIS_URL
-    # Shared by the processes of this machine, so that a rate limit holds across web workers.
-    else {"BACKEND": "kalimtak.core.cache.SqliteCache", "LOCATION": str(KALIMTAK_VAR / "cache.sqlite3")}
+    else CACHE_FILE,
+    "queue": CACHE_FILE,  # the heartbeat of each machine's workers: none of Redis's business
 }
 
 # Rate limits (django-ratelimit, wrapped by kalimtak.core.ratelimit) ------------------------------------------------
@@ -151,6 +180,7 @@ SILENCED_SYSTEM_CHECKS = ["django_ratelimit.E003", "django_ratelimit.W001"]
 Q_CLUSTER: dict[str, Any] = {
     "name": "default",
     "orm": "default",
+    "cache": "queue",
     "workers": 2,
     "queue_limit": 1,
     "bulk": 1,

@@ -1,7 +1,6 @@
-"""A cache that the processes of one machine share, in a SQLite file of its own: rate limits hold across workers.
-
-Values are JSON, never pickles. Nothing in here needs to survive a crash, so it is written without fsync. Used where no
-`REDIS_URL` is set.
+"""Caches that hold JSON, never pickles: Redis where `REDIS_URL` is set, else a SQLite file that one machine's processes
+share, so that rate limits hold across workers. Nothing in here needs to survive a crash; the file is written without
+fsync.
 """
 
 import json
@@ -19,6 +18,32 @@ GET = f"SELECT value FROM cache WHERE key = ? AND {FRESH}"  # noqa: S608
 INCR = f"UPDATE cache SET value = CAST(value AS INTEGER) + ? WHERE key = ? AND {FRESH} RETURNING value"  # noqa: S608
 TOUCH = f"UPDATE cache SET expires = ? WHERE key = ? AND {FRESH}"  # noqa: S608
 SWEEP_SECONDS = 60.0
+REDIS_SECONDS = 0.5  # for an answer; a cache that is slower than that is no cache
+FILE_SECONDS = 0.5  # for the lock of another process
+
+
+class JsonSerializer:
+    """What Django's Redis cache stores; numbers stay plain, so that Redis can count them."""
+
+    def dumps(self, value: Any) -> str:
+        return json.dumps(value)
+
+    def loads(self, data: bytes) -> Any:
+        return json.loads(data)
+
+
+def redis_options() -> dict[str, Any]:
+    """How to talk to Redis: give up soon, and try once more only where the connection turned out to be dead."""
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as RedisConnectionError
+    from redis.retry import Retry
+
+    return {
+        "serializer": JsonSerializer,
+        "socket_timeout": REDIS_SECONDS,
+        "socket_connect_timeout": REDIS_SECONDS,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    }
 
 
 class SqliteCache(BaseCache):
@@ -33,7 +58,9 @@ class SqliteCache(BaseCache):
     def _execute(self, sql: str, *values: Any) -> Any:
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = Database.connect(self._location, timeout=2.0, isolation_level=None, check_same_thread=False)
+            connection = Database.connect(
+                self._location, timeout=FILE_SECONDS, isolation_level=None, check_same_thread=False
+            )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute(SCHEMA)

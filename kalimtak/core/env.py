@@ -112,6 +112,17 @@ def networks(name: str, default: Sequence[str] = ()) -> list[str]:
     return values
 
 
+def origins(name: str) -> list[str]:
+    """A comma-separated list of origins, such as `https://kalimtak.example.org`; one for all (`*`) is refused."""
+    values = words(name)
+    for value in values:
+        if not re.fullmatch(r"https?://[A-Za-z0-9._-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?", value):
+            raise EnvironmentRefused(
+                f"{name}={value!r}: use origins such as https://kalimtak.example.org, without a path"
+            )
+    return values
+
+
 def folder(name: str, default: Path) -> Path:
     """A folder as an absolute path. URLs are refused: only local folders are supported so far."""
     raw = text(name)

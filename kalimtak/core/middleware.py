@@ -1,4 +1,4 @@
-"""What every request passes: one error shape under `/api/`, and times in the visitor's zone."""
+"""What every request passes: whom to believe, what pages may load, the shape of errors, the visitor's time zone."""
 
 import zoneinfo
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
 from .errors import error_body
+from .outages import outage_of, unavailable
+from .ratelimit import comes_from_trusted_proxy
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -19,6 +21,59 @@ Handler = Callable[[HttpRequest], HttpResponse]
 def is_api(request: HttpRequest) -> bool:
     """Whether programs ask here: the API and the health checks."""
     return f"{request.path_info}/".startswith(("/api/", "/livez/", "/readyz/", "/healthz/"))
+
+
+class ProxyMiddleware:
+    """Believes `X-Forwarded-Proto` from `KALIMTAK_TRUSTED_PROXIES` only: anybody could write it."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not comes_from_trusted_proxy(request):
+            request.META.pop("HTTP_X_FORWARDED_PROTO", None)
+        return self.get_response(request)
+
+
+class ContentSecurityPolicyMiddleware:
+    """What a page may load and run: its own files. The two interfaces that are not ours need a little more.
+
+    unfold's Alpine evaluates the expressions in its attributes and sets styles there; Swagger UI writes inline styles.
+    """
+
+    OWN = (
+        "default-src 'none'; script-src 'self'{script}; style-src 'self'{style}; img-src 'self' data:; "
+        "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    STRICT = OWN.format(script="", style="")
+    PATHS = {
+        "/admin/": OWN.format(script=" 'unsafe-eval'", style=" 'unsafe-inline'"),
+        "/api/docs": OWN.format(script="", style=" 'unsafe-inline'"),
+    }
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        policy = next((policy for path, policy in self.PATHS.items() if request.path.startswith(path)), self.STRICT)
+        response = self.get_response(request)
+        if not (settings.DEBUG and response.status_code >= 400):  # Django's own pages for debugging are all inline
+            response.headers.setdefault("Content-Security-Policy", policy)
+        return response
+
+
+class OutageMiddleware:
+    """A database that is away is no fault of the request: 503 with `Retry-After`, whatever was asked."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        outage = outage_of(exception)
+        return unavailable(request, exception, outage, as_json=is_api(request)) if outage else None
 
 
 class ApiMiddleware:
@@ -51,7 +106,7 @@ class ApiMiddleware:
         announced = request.META.get("CONTENT_LENGTH") or "0"
         is_upload = (request.content_type or "").startswith("multipart/")
         limit = settings.KALIMTAK_MAX_UPLOAD if is_upload else settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        if announced.isdigit() and int(announced) > limit:
+        if announced.isdecimal() and int(announced) > limit:
             return JsonResponse(error_body("too_long", f"The body is over {limit} bytes."), status=413)
         return None
 

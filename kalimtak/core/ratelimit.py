@@ -5,6 +5,7 @@ Fixed windows, counted in the shared cache. While the cache is away each process
 
 import ipaddress
 import logging
+import re
 import threading
 import time
 from functools import lru_cache
@@ -17,6 +18,7 @@ from .errors import KalimtakError
 
 logger = logging.getLogger(__name__)
 BUCKETS_AT_MOST = 50_000
+RETRY_SECONDS = 5.0  # before a cache that failed is asked again
 
 
 class RateLimited(KalimtakError):
@@ -28,28 +30,41 @@ class RateLimited(KalimtakError):
 
 def client_address(request: HttpRequest) -> str:
     """The caller's address: the right-most `X-Forwarded-For` entry that is no trusted proxy, else the peer's."""
-    peer = str(request.META.get("REMOTE_ADDR") or "127.0.0.1")
-    trusted = _networks(tuple(settings.KALIMTAK_TRUSTED_PROXIES))
-    if not trusted or not _is_in(peer, trusted):
+    peer = _peer(request)
+    if not comes_from_trusted_proxy(request):
         return peer
+    trusted = _networks(tuple(settings.KALIMTAK_TRUSTED_PROXIES))
     for hop in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
-        address: str = hop.strip()
-        if _parse(address) is None:
+        address = _parse(hop.strip())
+        if address is None:
             break
-        if not _is_in(address, trusted):
-            return address
+        if not _is_in(str(address), trusted):
+            return str(address)
     return peer
+
+
+def comes_from_trusted_proxy(request: HttpRequest) -> bool:
+    """Whether whoever opened the connection may say for whom and how."""
+    trusted = _networks(tuple(settings.KALIMTAK_TRUSTED_PROXIES))
+    return bool(trusted) and _is_in(_peer(request), trusted)
+
+
+def _peer(request: HttpRequest) -> str:
+    return str(request.META.get("REMOTE_ADDR") or "127.0.0.1")
 
 
 def limit(request: HttpRequest, *, group: str, value: str, rate: str) -> None:
     """Count one request of `value` in `group` against `rate` (such as `60/m`); raises `RateLimited` beyond it."""
     if not settings.RATELIMIT_ENABLE:
         return
-    try:
-        usage = get_usage(request, group=group, key=lambda group, request: value, rate=rate, increment=True)
-    except Exception:
-        logger.warning("The cache is away: rate limits are counted per process", exc_info=True)
-        usage = None
+    usage = None
+    if _circuit.may_ask():
+        try:
+            usage = get_usage(request, group=group, key=lambda group, request: value, rate=rate, increment=True)
+        except Exception as error:  # whatever a cache raises when it is away, slow, full or read-only
+            _circuit.failed(error)
+        else:
+            _circuit.answered()
     if usage is None or usage["time_left"] < 0:
         wait = _local_wait(f"{group}:{value}", rate)
     else:
@@ -58,6 +73,41 @@ def limit(request: HttpRequest, *, group: str, value: str, rate: str) -> None:
         raise RateLimited(f"More than {rate.replace('/', ' requests per ')}.", retry_after=int(wait))
 
 
+class Circuit:
+    """Spares requests a cache that is away: after a failure one request in `RETRY_SECONDS` asks it, the others do not.
+
+    Without it every request would wait for the cache's timeout.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_open, self._ask_at = False, 0.0
+
+    def may_ask(self) -> bool:
+        if not self._is_open:
+            return True
+        with self._lock:
+            if time.monotonic() < self._ask_at:
+                return False
+            self._ask_at = time.monotonic() + RETRY_SECONDS  # for the others, while this request finds out
+            return True
+
+    def failed(self, error: Exception) -> None:
+        with self._lock:
+            was_open, self._is_open = self._is_open, True
+            self._ask_at = time.monotonic() + RETRY_SECONDS
+        if not was_open:
+            logger.warning(
+                "The cache is away, rate limits are counted per process: %s: %s", type(error).__name__, error
+            )
+
+    def answered(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            logger.warning("The cache answers again: rate limits hold across processes")
+
+
+_circuit = Circuit()
 _buckets: dict[str, tuple[float, float]] = {}
 _buckets_lock = threading.Lock()
 
@@ -82,10 +132,16 @@ def _networks(names: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address without a port or zone; an IPv4 address in IPv6 clothes is an IPv4 address. None if it is none."""
+    with_port = re.fullmatch(r"\[(.+)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+):\d+", address)
+    if with_port:
+        address = with_port[1] or with_port[2]
     try:
-        return ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped or parsed
 
 
 def _is_in(address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
@@ -97,5 +153,5 @@ def address_group(address: str) -> str:
     """What counts as one caller: an IPv4 address, or an IPv6 /64, since one host owns that many addresses."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network(f"{address}/64", strict=False))
-    return address
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed or address)
