@@ -142,11 +142,19 @@ def stop_all(processes: list[Supervised]) -> None:
 
 
 def supervisor_pids() -> set[int]:
-    """Processes of this host that hold a long job, which TERM gives back to the queue; short ones end by themselves."""
+    """Supervisors of this host that hold a long job, which TERM gives back to the queue; short ones end by themselves.
+
+    A `manage.py train` in another terminal holds its job, too, and is none of ours.
+    """
     long_kinds = [name for name in settings.KALIMTAK_JOBS if jobs.kind_of(name).is_long]
-    owners = Job.objects.filter(state=Job.State.RUNNING, kind__in=long_kinds).values_list("owner", flat=True)
+    running = Job.objects.filter(state=Job.State.RUNNING, kind__in=long_kinds)
+    try:
+        owners = list(running.values_list("owner", flat=True))
+    except jobs.DATABASE_AWAY:  # all else must be stopped even so
+        return set()
     parts = [owner.split(":") for owner in owners if not owner_is_dead(owner)]
-    return {int(part[1]) for part in parts if part[0] == settings.KALIMTAK_HOST and len(part) == 3}
+    pids = {int(part[1]) for part in parts if part[0] == settings.KALIMTAK_HOST and len(part) == 3}
+    return {pid for pid in pids if is_supervisor(pid)}
 
 
 def starting_supervisor_pids(worker: int) -> set[int]:
@@ -154,10 +162,15 @@ def starting_supervisor_pids(worker: int) -> set[int]:
     found = set()
     with suppress(psutil.Error):
         for process in psutil.Process(worker).children(recursive=True):
-            with suppress(psutil.Error):  # it ended meanwhile
-                if "run_job" in process.cmdline():
-                    found.add(process.pid)
+            if is_supervisor(process.pid):
+                found.add(process.pid)
     return found
+
+
+def is_supervisor(pid: int) -> bool:
+    with suppress(psutil.Error):  # it ended meanwhile
+        return "run_job" in psutil.Process(pid).cmdline()
+    return False
 
 
 def lives(pid: int) -> bool:
