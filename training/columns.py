@@ -77,7 +77,7 @@ def _inputs(
     if any(guess is None for guess in guesses):
         raise ImportRefused(
             f"The classifier reads {_listed(names)}, but the file has the columns {_listed(available)}; "
-            f"name the right ones with --text-field{' (once for each, in this order)' if len(names) > 1 else ''}."
+            f"name the text columns{', one for each in this order' if len(names) > 1 else ''}."
         )
     why += [
         f"{guess[0]!r} is taken for {name}: {guess[1]}." for name, guess in zip(names, guesses, strict=True) if guess

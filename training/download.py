@@ -84,7 +84,7 @@ def download(
 def _copy(response: http.client.HTTPResponse, target: BinaryIO, limit: int, progress: Callable[[int], None]) -> int:
     announced = response.headers.get("Content-Length", "")
     size, deadline = 0, time.monotonic() + DEADLINE_SECONDS
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(f"The file is over {limit} bytes.")
     while block := response.read(BLOCK_BYTES):
         size += len(block)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # DRF's views import the authentication classes named in the 
 
 CACHE_SECONDS = 5.0  # how long a revoked key may still be honoured by a web process
 CACHE_ENTRIES = 10_000
+NAME_LENGTH, RATE_LENGTH = 100, 20  # as their columns have it
 USED_EVERY = timedelta(minutes=1)  # `last_used_at` is written no more often than this
 
 # What a staff session may do follows from its permissions.
@@ -71,7 +72,7 @@ def _caller(request: Request) -> Caller:
     meta = request.META
     common: dict[str, Any] = {
         "address": client_address(request._request),
-        "user_agent": meta.get("HTTP_USER_AGENT", "")[:300],
+        "user_agent": meta.get("HTTP_USER_AGENT", "").replace("\x00", "")[:300],
     }
     key = request.auth
     if isinstance(key, ApiKey):
@@ -98,19 +99,22 @@ def key_create(
 ) -> tuple[ApiKey, str]:
     """A new key and its plain text, which is nowhere kept.
 
-    Raises `InvalidInput` for an unknown scope or none, and for a `rate` that is none.
+    Raises `InvalidInput` for an unknown scope or none, a `rate` that is none, and a `name` that is no short line.
     """
     unknown = sorted(set(scopes) - set(Scope.values))
     if unknown or not scopes:
         allowed = ", ".join(Scope.values)
         raise InvalidInput(f"Unknown scope {unknown[0]!r}; use {allowed}." if unknown else f"Give a scope: {allowed}.")
-    if rate and not re.fullmatch(RATE, rate):
+    if not 1 <= len(name.strip()) <= NAME_LENGTH or not name.isprintable():
+        message = f"Give the key a name of 1 to {NAME_LENGTH} printable characters."
+        raise InvalidInput(message, fields={"name": [message]})
+    if rate and (len(rate) > RATE_LENGTH or not re.fullmatch(RATE, rate)):
         message = f"{rate[:20]!r} is no rate; use one such as 600/m (s, m, h or d)."
         raise InvalidInput(message, fields={"rate": [message]})
     prefix, secret = secrets.token_hex(5), secrets.token_urlsafe(32)
     with transaction.atomic():
         key = ApiKey.objects.create(
-            name=name,
+            name=name.strip(),
             prefix=prefix,
             secret_hash=_hash(secret),
             scopes=sorted(set(scopes)),

@@ -19,12 +19,13 @@ PLENTY = "1000000/m"  # so many requests are made here that the usual rate would
 
 
 @pytest.fixture
-def installation(emotion, clarity, publish, make_classifier, serving):  # noqa: F811
+def installation(emotion, clarity, publish, make_classifier, serving, settings):  # noqa: F811
     """Two classifiers that answer and one that cannot yet; a version to deploy and one that the gate refuses; items to
     learn from; a job that waits; an interaction of Carla's. `keys` has a plain key per scope, all of them Carla's."""
     from kalimtak.core import jobs
     from registry.services import evaluation_record
 
+    settings.KALIMTAK_DATASET_HOSTS = ["data.example.org"]
     make_classifier("silent")
     for version, right in ((emotion.versions.get(), 80), (publish(emotion), 90), (publish(emotion), 50)):
         evaluation_record(version, data_digest="g" * 64, scores=scores_of(right))

@@ -20,11 +20,6 @@ from tests.contract.endpoints import ENDPOINTS, OPEN, WITH_BODY, ask, error_of
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-@pytest.fixture(autouse=True)
-def allowed_host(settings):
-    settings.KALIMTAK_DATASET_HOSTS = ["data.example.org"]
-
-
 def rows_of_all_tables():
     """How many rows each table of ours holds, which a refused request must not change."""
     counts = {}

@@ -75,10 +75,9 @@ def operation_of(label, raw):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_whatever_is_asked_gets_an_answer_that_was_described(installation, settings, label, variant):
+def test_whatever_is_asked_gets_an_answer_that_was_described(installation, label, variant):
     if label in UNLIKE and variant == "undescribed":
         pytest.skip("takes nothing that could be wrong")
-    settings.KALIMTAK_DATASET_HOSTS = ["data.example.org"]
     known = KNOWN | {"interaction_id": [str(installation.interaction.pk)], "job_id": [str(installation.job.pk)]}
     operation = operation_of(label, naming_what_exists(description(), known) if variant == "known" else description())
     if "rollback" in label:

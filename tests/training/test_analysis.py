@@ -66,7 +66,7 @@ def test_what_the_caller_names_counts_first(report):
 def test_a_pair_needs_both_texts(report):
     found = report("a.csv", "question,context,label\na,b,x\n", input_fields=("question", "context"))
     assert found["fields"]["inputs"] == ["question", "context"]
-    with pytest.raises(ImportRefused, match="name the right ones with --text-field"):
+    with pytest.raises(ImportRefused, match="name the text columns"):
         report("b.csv", "question,label\na,x\n", input_fields=("question", "context"))
 
 

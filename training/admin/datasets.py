@@ -81,7 +81,7 @@ class Upload(ConfirmedAction):
     def initial(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         chosen = request.GET.get("classifier", "")
         default = Classifier.objects.filter(is_default=True).values_list("pk", flat=True).first()
-        return {"classifier": int(chosen) if chosen.isdigit() else default}
+        return {"classifier": int(chosen) if chosen.isdecimal() else default}
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
         actor = actor_of(request)

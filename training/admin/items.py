@@ -35,7 +35,7 @@ class LabelFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         classifiers = Classifier.objects.all()
         chosen = request.GET.get("classifier__id__exact", "")
-        if chosen.isdigit():
+        if chosen.isdecimal():
             classifiers = classifiers.filter(pk=chosen)
         labels = {label for labels in classifiers.values_list("labels", flat=True) for label in labels}
         return [(label, label) for label in sorted(labels)]
@@ -170,7 +170,7 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
         back = self.redirect_to_list()
         if request.method != "POST":
             return self.post_only()
-        keys = [key for key in request.POST.getlist(ACTION_CHECKBOX_NAME) if key.isdigit()]
+        keys = [key for key in request.POST.getlist(ACTION_CHECKBOX_NAME) if key.isdecimal()]
         queryset = self.get_queryset(request).filter(pk__in=keys)
         self.judge(request, queryset, VERDICTS.RELABEL, request.POST.get("label", ""))
         return back

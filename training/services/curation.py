@@ -3,8 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from django.db import transaction
 from django.db.models import Count, F, Q
@@ -80,8 +80,16 @@ class CurationStats:
         figures = {name: getattr(self, name) for name in (*names, "loaded", "approved", "for_review")}
         return figures | {"reasons": dict(self.reasons.most_common())}
 
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, Any]) -> Self:
+        return cls(**dict(figures) | {"reasons": Counter(figures.get("reasons", {}))})
+
+    def add(self, batch: Self) -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
+
     def count(self, extracted: int, step: Step) -> None:
-        """Add one batch."""
+        """Add what became of so much evidence."""
         self.extracted += extracted
         for drop in step.dropped:
             self.duplicates += drop.kind == "duplicate"
@@ -105,24 +113,22 @@ def examples_curate(
     actor: str = "system",
     progress: Progress | None = None,
     effect: Effect = transaction.atomic,
+    stats: CurationStats | None = None,
 ) -> CurationStats:
     """Take in all new or changed feedback and all candidates, of one classifier or of all enabled ones.
 
-    Each batch is one transaction (`effect`). Running it again changes nothing; `dry_run` writes nothing at all.
+    Each batch is one transaction (`effect`), audited and added to `stats` in it. Running it again changes nothing;
+    `dry_run` writes nothing at all.
     """
-    stats = CurationStats()
+    stats = stats if stats is not None else CurationStats()
     classifiers = [classifier] if classifier else list(Classifier.objects.serving())
     waiting = sum(evidence_waiting(each) for each in classifiers)
     for each in classifiers:
-        run = _Curation(each, dry_run, effect, stats)
+        run = _Curation(each, dry_run, effect, stats, actor)
         for batch in (run.next_candidates, run.next_feedback):
             while batch():
                 if progress:
                     progress(min(stats.extracted / max(waiting, 1), 1.0), f"{each}: {stats.extracted} of {waiting}")
-    if not dry_run and stats.extracted:
-        crashpoint("curation.before_audit")
-        with effect():
-            audit.record(actor, "examples.curate", str(classifier or "all"), **stats.to_dict())
     return stats
 
 
@@ -134,8 +140,10 @@ def evidence_waiting(classifier: Classifier) -> int:
 class _Curation:
     """The curation of one classifier: where it is in the rows, and what the set holds."""
 
-    def __init__(self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats) -> None:
-        self.classifier, self.dry_run, self.effect, self.stats = classifier, dry_run, effect, stats
+    def __init__(
+        self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats, actor: str
+    ) -> None:
+        self.classifier, self.dry_run, self.effect, self.stats, self.actor = classifier, dry_run, effect, stats, actor
         self.policy: ReviewPolicy = classifier.get_policy().review
         self.labels, self.sources = _set_counts(classifier)
         self.imagined: defaultdict[str, set[str]] = defaultdict(set)  # labels by content hash, of a dry run
@@ -177,9 +185,12 @@ class _Curation:
             if not record.doubts:
                 self.labels[record.label] += 1
                 self.sources[record.source] += 1
-        self.stats.count(evidence.size, step)
+        batch = CurationStats()
+        batch.count(evidence.size, step)
+        self.stats.add(batch)
         if not self.dry_run:
             self._write(evidence, step)
+            audit.record(self.actor, "examples.curate", self.classifier.slug, **batch.to_dict())
 
     def _transform(self, evidence: Evidence) -> Step:
         """All steps between extract and load."""
@@ -307,6 +318,8 @@ def example_add(
 
 def _checked_text(classifier: Classifier, fields: Mapping[str, str], name: str) -> str:
     text = fields.get(name)
+    if isinstance(text, str):
+        text = text.replace("\x00", "")  # PostgreSQL cannot hold it
     if not isinstance(text, str) or not text.strip():
         raise InvalidInput(f"{classifier} reads {name!r}: give a text.", fields={name: ["Give a text."]})
     if len(text) > MAX_CHARACTERS:

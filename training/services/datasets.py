@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from django.conf import settings
 from django.db import transaction
@@ -23,6 +23,7 @@ from training.download import download, url_check
 from training.etl.duplicates import content_hash
 from training.etl.load import LIVE, fields_dict, known_items
 from training.models import Dataset, DatasetSnapshot, TrainingDataItem
+from training.streams import ImportRefused, named_format
 
 if TYPE_CHECKING:
     from training.analysis import Analysis, LabelRules, Row
@@ -50,13 +51,15 @@ def dataset_add(
 ) -> Dataset:
     """Keep a file in the store and write its row, which waits to be loaded.
 
-    `name` tells the format. `options` may hold `text_fields` (one column per input) and `label_field`. Raises
-    `InvalidInput` for a role or split that does not exist, `TooLarge` and `Unavailable` from the store.
+    `name` must end as a format does that can be read. `options` may hold `text_fields` (one column per input) and
+    `label_field`. Raises `InvalidInput` for another name and for a role or split that does not exist, `TooLarge` and
+    `Unavailable` from the store.
     """
     _check_choice("role", role, Dataset.Role.values)
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
+    name = Path(name.replace("\\", "/").replace("\x00", "")).name[-200:] or "upload"
+    _check_name("file", name)
     digest = store.dataset_put(source)
-    name = Path(name.replace("\\", "/")).name[-200:] or "upload"
     with transaction.atomic():
         dataset = Dataset.objects.create(
             classifier=classifier,
@@ -83,11 +86,12 @@ def dataset_add_url(
     """Write the row of a file that lies elsewhere; it is fetched when it is loaded.
 
     Raises `NotAllowed` (`host_not_allowed`) for a host outside `KALIMTAK_DATASET_HOSTS`, `InvalidInput` for a URL that
-    is not plain https.
+    is not plain https or whose path does not end as a format does that can be read.
     """
     _check_choice("role", role, Dataset.Role.values)
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
     host, name = url_check(url, settings.KALIMTAK_DATASET_HOSTS)
+    _check_name("url", name)
     with transaction.atomic():
         dataset = Dataset.objects.create(
             classifier=classifier,
@@ -138,6 +142,13 @@ def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
         raise InvalidInput(f"{name}: {message}", fields={name: [message]})
 
 
+def _check_name(place: str, name: str) -> None:
+    try:
+        named_format(name)
+    except ImportRefused as error:
+        raise InvalidInput(str(error), code="dataset_refused", fields={place: [str(error)]}) from error
+
+
 # Analysing -------------------------------------------------------------------------------------------------------
 
 
@@ -162,7 +173,7 @@ class _Analysed:
 def _analyse(dataset: Dataset, progress: Progress) -> _Analysed:
     from training.analysis import LabelRules, analyse  # pandas takes half a second, which the web need not pay for
     from training.columns import choose_columns
-    from training.importers import ImportRefused, Limits, chunks, open_source
+    from training.importers import Limits, chunks, open_source
 
     classifier, options = dataset.classifier, dataset.options
     rules = LabelRules(tuple(classifier.labels), classifier.get_label_config().mapping)
@@ -189,18 +200,16 @@ def _analyse(dataset: Dataset, progress: Progress) -> _Analysed:
 
 def _refuse_unusable(classifier: Classifier, analysis: "Analysis") -> None:
     """Files of which nothing could be learnt. Raises `ImportRefused`."""
-    from training.importers import ImportRefused
-
     name, label = analysis.source.name, analysis.columns.label
     if label is None:
         raise ImportRefused(
-            f"{name} has no label column among {', '.join(analysis.source.columns[:20])}; name it with --label-field."
+            f"{name} has no label column among {', '.join(analysis.source.columns[:20])}; name the right one."
         )
     if analysis.unknown and not analysis.good:
         found = ", ".join(repr(each[:60]) for each, _ in analysis.unknown.most_common(5))
         raise ImportRefused(
             f"None of the labels in {label!r} ({found}) is one of {', '.join(classifier.labels)}; "
-            "translate them with label_config.mapping, or name another column with --label-field."
+            "translate them with label_config.mapping, or name another label column."
         )
     if not analysis.good:
         first = f" (line {analysis.errors[0].line}: {analysis.errors[0].reason})" if analysis.errors else ""
@@ -217,7 +226,7 @@ def _refuse_unusable(classifier: Classifier, analysis: "Analysis") -> None:
 
 @dataclass
 class _Outcome:
-    """What loading did: rows made into items, and why others were not."""
+    """What loading did, earlier attempts included: rows made into items, and why others were not."""
 
     loaded: int = 0
     duplicates: int = 0
@@ -225,18 +234,27 @@ class _Outcome:
     refused_before: int = 0
     labels: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def so_far(cls, dataset: Dataset) -> Self:
+        """What an attempt that broke off has loaded since the last one that did not; it will be met as duplicates."""
+        items = TrainingDataItem.objects.filter(dataset=dataset).order_by("pk")
+        ahead = list(items.values_list("status", flat=True)[dataset.rows :])
+        return cls(loaded=len(ahead), duplicates=-len(ahead), for_review=ahead.count(Status.REVIEW))
+
     def to_dict(self) -> dict[str, int]:
         names = ("loaded", "duplicates", "for_review", "refused_before")
-        return {name: getattr(self, name) for name in names}
+        return {name: max(0, getattr(self, name)) for name in names}
 
 
-def dataset_load(dataset: Dataset, *, progress: Progress | None = None, effect: Effect = transaction.atomic) -> Dataset:
+def dataset_load(
+    dataset: Dataset, *, progress: Progress | None = None, effect: Effect = transaction.atomic, job: str = ""
+) -> Dataset:
     """Analyse the file and make items of its rows, at most 500 per transaction (`effect`).
 
     Labelled rows are approved; one whose text already has another label waits for a reviewer. Texts that are there
     already are counted, not loaded twice, so that a repetition changes nothing and an interrupted load goes on. Rows
     with errors are listed in `report["errors"]`. Raises `InvalidInput` (`dataset_refused`) for a file that cannot be
-    loaded, whose data set is then failed.
+    loaded, whose data set is then failed. `job` is noted in the report, so that the job knows its work was done.
     """
     report_progress = progress or (lambda fraction, note: None)
     Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.LOADING, error="")
@@ -256,7 +274,7 @@ def dataset_load(dataset: Dataset, *, progress: Progress | None = None, effect: 
     crashpoint("import.before_ready")
     with effect():
         dataset.state, dataset.error = Dataset.State.READY, ""
-        dataset.report = analysed.analysis.report() | {"outcome": outcome.to_dict()}
+        dataset.report = analysed.analysis.report() | {"outcome": outcome.to_dict(), "job": job}
         dataset.rows = TrainingDataItem.objects.filter(dataset=dataset).count()
         dataset.save(update_fields=["state", "error", "report", "rows"])
         data = {"classifier": dataset.classifier.slug, **outcome.to_dict()}
@@ -280,7 +298,7 @@ def _load_rows(dataset: Dataset, analysed: _Analysed, progress: Progress, effect
     from training.analysis import read_rows
     from training.importers import chunks
 
-    outcome, done, total = _Outcome(), 0, max(analysed.analysis.rows, 1)
+    outcome, done, total = _Outcome.so_far(dataset), 0, max(analysed.analysis.rows, 1)
     for chunk in chunks(analysed.source):
         rows, errors, _ = read_rows(chunk, analysed.columns, analysed.rules)
         with effect():

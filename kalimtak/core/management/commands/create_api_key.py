@@ -8,7 +8,10 @@ from django.utils import timezone
 
 from kalimtak.core.auth import key_create
 from kalimtak.core.commands import KalimtakCommand
+from kalimtak.core.errors import InvalidInput
 from kalimtak.core.models import Scope
+
+DAYS_AT_MOST = 36_500
 
 
 class Command(KalimtakCommand):
@@ -29,7 +32,10 @@ class Command(KalimtakCommand):
         parser.add_argument("--days", type=int, help="days until it expires (default: never)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        expires = timezone.now() + timedelta(days=options["days"]) if options["days"] else None
+        days = options["days"]
+        if days is not None and not 1 <= days <= DAYS_AT_MOST:
+            raise InvalidInput(f"--days: use a whole number from 1 to {DAYS_AT_MOST}, or leave it out.")
+        expires = None if days is None else timezone.now() + timedelta(days=days)
         key, plain = key_create(
             options["name"], options["scope"], actor="command line", rate=options["rate"], expires_at=expires
         )
