@@ -140,8 +140,16 @@ def stations(cards: list[Card]) -> list[dict[str, Any]]:
 
 
 def recent_jobs() -> list[dict[str, Any]]:
-    jobs = Job.objects.defer("params", "result")[:JOBS_SHOWN]
-    return [{"job": job, "state": state_label(job.state, job.get_state_display())} for job in jobs]
+    jobs = Job.objects.defer("result")[:JOBS_SHOWN]
+    return [
+        {
+            "job": job,
+            "state": state_label(job.state, job.get_state_display()),
+            "about": job.params.get("classifier", ""),
+            "percent": f"{100 * job.progress:.0f}",
+        }
+        for job in jobs
+    ]
 
 
 def alerts() -> list[str]:

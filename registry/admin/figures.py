@@ -19,6 +19,8 @@ NAMES = {
     "ece": _("calibration error"),
     "brier": _("Brier score"),
 }
+LESS_IS_BETTER = ("log_loss", "ece", "brier")
+NOTICEABLE = 0.001  # a difference under a tenth of a point is coloured neither way
 SHARES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece")
 
 
@@ -51,26 +53,46 @@ def label_rows(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Overall figures, then F1 per label; the difference with its interval where both saw the same texts."""
-    rows = []
-    for name, (live, this) in comparison.metrics.items():
-        interval = comparison.differences.get(name)
-        rows.append(
-            {
-                "title": NAMES[name],
-                "live": figure(name, live),
-                "this": figure(name, this),
-                "difference": difference(interval) if interval else "",
-            }
-        )
-    for label, (live, this) in comparison.f1_per_label.items():
-        rows.append({"title": f"F1 {label}", "live": figure("macro_f1", live), "this": figure("macro_f1", this)})
+    """Overall figures, then F1 per label; the difference where both saw the same texts, with its interval if known."""
+    rows = [
+        _comparison_row(NAMES[name], name, pair, comparison.differences.get(name), comparison.data_digest is not None)
+        for name, pair in comparison.metrics.items()
+    ]
+    rows += [
+        _comparison_row(f"F1 {label}", "macro_f1", pair, None, comparison.data_digest is not None)
+        for label, pair in comparison.f1_per_label.items()
+    ]
     return rows if any(pair != (None, None) for pair in comparison.metrics.values()) else []
+
+
+def _comparison_row(
+    title: Any, name: str, pair: tuple[float | None, float | None], interval: Interval | None, is_common: bool
+) -> dict[str, Any]:
+    """Both figures in words and, for a share where more is better, as bars; the difference and whether it is good."""
+    live, this = pair
+    row = {"title": title, "live": figure(name, live), "this": figure(name, this), "difference": "", "tone": ""}
+    if name in SHARES and name not in LESS_IS_BETTER:
+        row["bars"] = [f"{value or 0:.4f}" for value in pair]
+    if live is None or this is None or not is_common:
+        return row
+    gain = this - live
+    if interval:
+        row["difference"] = difference(interval)
+    else:
+        row["difference"] = signed(100 * gain, 1) if name in SHARES else signed(gain, 3)
+    if abs(gain) >= NOTICEABLE:
+        row["tone"] = "k-gain" if (gain > 0) != (name in LESS_IS_BETTER) else "k-loss"
+    return row
+
+
+def signed(value: float, digits: int) -> str:
+    """`+1.2` or `−0.4`."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def difference(interval: Interval) -> str:
     """`+1.2 (−0.4 to +2.8)`, in points of a hundred."""
-    point, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in interval)
+    point, low, high = (signed(100 * value, 1) for value in interval)
     return f"{point} ({low} … {high})"
 
 

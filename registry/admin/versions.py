@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -180,10 +181,22 @@ class ModelVersionAdmin(ReadOnlyModelAdmin):
     confirmed_actions = [Deploy(), Verify()]
     empty_text = _("No versions yet. Open a classifier and press “Train now”.")
     fieldsets = [
-        (None, {"fields": ["classifier", "number", "family", "status_shown", "problems", "parent", "created_at"]}),
+        (
+            None,
+            {"fields": ["classifier", "number", "family", "status_shown", "problems_shown", "parent", "created_at"]},
+        ),
         (
             _("Artefact"),
-            {"fields": ["artefact_digest", "size", "snapshot_digest", "contains_erased", "seed", "parameters"]},
+            {
+                "fields": [
+                    "artefact_digest",
+                    "size_shown",
+                    "snapshot_digest",
+                    "contains_erased",
+                    "seed",
+                    "parameters_shown",
+                ]
+            },
         ),
         (_("Details"), {"classes": ["collapse"], "fields": ["labels", "calibration", "libraries"]}),
     ]
@@ -213,6 +226,19 @@ class ModelVersionAdmin(ReadOnlyModelAdmin):
     @admin.display(description=_("status"), ordering="status")
     def status_shown(self, version: ModelVersion) -> SafeString:
         return state_label(version.status, version.get_status_display())
+
+    @admin.display(description=_("problems"))
+    def problems_shown(self, version: ModelVersion) -> str:
+        return "; ".join(map(str, version.problems)) or "–"
+
+    @admin.display(description=_("size"))
+    def size_shown(self, version: ModelVersion) -> str:
+        return filesizeformat(version.size)
+
+    @admin.display(description=_("parameters"))
+    def parameters_shown(self, version: ModelVersion) -> str:
+        counts = {name: f"{version.parameters.get(name, 0):,}" for name in ("total", "trainable")}
+        return _("%(total)s, of which %(trainable)s were trained") % counts
 
     @admin.display(description=_("macro-F1"))
     def macro_f1(self, version: ModelVersion) -> str:

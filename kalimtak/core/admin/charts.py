@@ -1,5 +1,6 @@
 """Line charts as plain SVG coordinates: they need no script, print well and follow the page's colours."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,8 +49,8 @@ def line_chart(curves: Mapping[str, Points]) -> Chart | None:
     if not drawn:
         return None
     xs = [x for points in drawn.values() for x, _ in points]
-    top = max(max(y for points in drawn.values() for _, y in points), 1e-9)
-    low, high = min(xs), max(xs)
+    y_ticks = round_ticks(0.0, max(max(y for points in drawn.values() for _, y in points), 1e-9))
+    top, low, high = y_ticks[-1], min(xs), max(xs)
     span = (high - low) or 1.0
 
     def place(x: float, y: float) -> tuple[str, str]:
@@ -62,6 +63,17 @@ def line_chart(curves: Mapping[str, Points]) -> Chart | None:
         places = [place(x, y) for x, y in points]
         dots = tuple((*at, f"{y:.4g}") for at, (_, y) in zip(places, points, strict=True)) if len(points) <= 60 else ()
         lines.append(Line(name, " ".join(",".join(at) for at in places), dots, f"{points[-1][1]:.3f}", number))
-    x_ticks = tuple(Tick(place(x, 0)[0], f"{x:.3g}") for x in sorted({low, (low + high) / 2, high}))
-    y_ticks = tuple(Tick(place(low, y)[1], f"{y:.3g}") for y in (0.0, top / 2, top))
-    return Chart(tuple(lines), x_ticks, y_ticks)
+    return Chart(
+        tuple(lines),
+        x_ticks=tuple(Tick(place(x, 0)[0], f"{x:.3g}") for x in round_ticks(low, high) if low <= x <= high),
+        y_ticks=tuple(Tick(place(low, y)[1], f"{y:.3g}") for y in y_ticks),
+    )
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """At most seven round numbers, equally far apart, the first at or under `low` and the last at or over `high`."""
+    rough = ((high - low) or abs(high) or 1.0) / 4
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]

@@ -108,6 +108,7 @@ def back_url(model_admin: Any, obj: Model | None) -> str:
 
 
 def error_lines(error: KalimtakError) -> list[str]:
-    """A service's refusal as lines for a form: the message, then what is wrong where."""
-    lines = [f"{place}: {line}" for place, reasons in error.fields.items() for line in reasons]
+    """A service's refusal as lines for a form: the message, then what is wrong where and it does not say itself."""
+    told = error.message
+    lines = [f"{place}: {line}" for place, reasons in error.fields.items() for line in reasons if line not in told]
     return [error.message, *lines]

@@ -6,6 +6,7 @@ const byId = (id) => document.getElementById(id);
 const RECENT_KEY = "kalimtak.recent";
 const RECENT_LIMIT = 20;
 const MAX_CHARACTERS = 20000;
+const LOOK_AGAIN_MS = 3000;
 
 const wording = Object.fromEntries(
   [...byId("wording").querySelectorAll("dt")].map((term) => [term.textContent, term.nextElementSibling.textContent]),
@@ -342,6 +343,7 @@ async function start() {
   try {
     const { models } = await call("/api/models");
     classifiers = models.filter((each) => each.live.length > 0);
+    byId("ask-error").hidden = true;
     byId("empty").hidden = classifiers.length > 0;
     byId("ask").hidden = classifiers.length === 0;
   } catch (error) {
@@ -353,6 +355,8 @@ async function start() {
   if (classifiers.length) {
     drawClassifiers();
     drawFields();
+  } else {
+    setTimeout(start, LOOK_AGAIN_MS); // somebody may just be deploying the first version
   }
   drawRecent();
 }

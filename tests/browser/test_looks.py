@@ -1,0 +1,84 @@
+"""How the pages look: light and dark, on a desk and on a phone, from the left and from the right."""
+
+import pytest
+
+from tests.browser.visitor import DESK, PHONE
+
+PAGES = (
+    "/admin/",
+    "/admin/registry/classifier/",
+    "/admin/registry/classifier/{emotion.pk}/change/",
+    "/admin/registry/classifier/{emotion.pk}/train/",
+    "/admin/registry/modelversion/{second.pk}/change/",
+    "/admin/registry/modelversion/{second.pk}/deploy/",
+    "/admin/training/dataset/{dataset.pk}/change/",
+    "/admin/training/dataset/upload/",
+    "/admin/training/trainingdataitem/",
+    "/admin/training/trainingdataitem/{items[0].pk}/review/",
+    "/admin/training/trainingrun/{run.pk}/change/",
+    "/admin/interactions/userinteraction/{interaction.pk}/change/",
+    "/admin/core/job/{waiting_job.pk}/change/",
+    "/admin/core/apikey/add/",
+)
+LOOKS = {
+    "light": {"viewport": DESK},
+    "dark": {"viewport": DESK, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE},
+    "dark phone": {"viewport": PHONE, "color_scheme": "dark"},
+    "from the right": {"viewport": DESK, "locale": "ar"},
+    "phone from the right": {"viewport": PHONE, "locale": "ar"},
+}
+ARABIC = "أنا سعيد جدا اليوم، شكرا لكم!"
+
+# Words and controls whose middle something else covers once they are scrolled away from what sticks to the edges.
+COVERED = """() => {
+    const covered = [];
+    const parts = ":is(main, #content) :is(a, button, input, select, textarea, h1, h2, h3, dt, dd, th, td, label, p, kbd)";
+    const shown = (el) => el.innerText?.trim() && !el.closest(".unseen")
+        && el.checkVisibility({opacityProperty: true, visibilityProperty: true});
+    for (const el of [...document.querySelectorAll(parts)].filter(shown)) {
+        el.scrollIntoView({block: "center", inline: "center"});
+        const box = el.getBoundingClientRect();
+        if (box.height > innerHeight / 2) continue;
+        const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+        if (top && !el.contains(top) && !top.contains(el)) {
+            covered.push(`${el.outerHTML.slice(0, 90)} by ${top.outerHTML.slice(0, 90)}`);
+        }
+    }
+    scrollTo(0, 0);
+    return covered;
+}"""
+
+
+def check_layout(visitor):
+    wide, window = visitor.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide <= window, f"{visitor.page.url} is {wide} wide in a window of {window}"
+    assert visitor.page.evaluate(COVERED) == [], visitor.page.url
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_of_the_admin(office, world, tmp_path, look):
+    olga = office("olga", **LOOKS[look])
+    for number, path in enumerate(PAGES):
+        olga.open(path.format(**vars(world)))
+        direction = "rtl" if LOOKS[look].get("locale") == "ar" else "ltr"
+        assert olga.page.evaluate("document.documentElement.dir") == direction
+        olga.page.screenshot(path=tmp_path / f"{number:02}.png", full_page=True)
+        check_layout(olga)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_playground_with_arabic_text(playground, tmp_path, look):
+    guest = playground(**LOOKS[look])
+    page = guest.page
+    guest.look()
+    check_layout(guest)
+    page.locator("#fields textarea").fill(f"{ARABIC} joy")
+    page.locator("#ask button[type=submit]").click()
+    page.locator("#asked", has_text=ARABIC).wait_for()
+    assert page.evaluate("getComputedStyle(document.querySelector('#asked')).direction") == "rtl"
+    page.locator("#feedback button[type=submit]").click()
+    page.locator("#feedback-error").wait_for()
+    guest.look()
+    page.screenshot(path=tmp_path / "playground.png", full_page=True)
+    check_layout(guest)
