@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -36,6 +37,7 @@ from registry.families.base import Answer
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 30.0
+RETRY_WITHIN_SECONDS = 1.0
 Results = list[dict[str, Any]]
 
 
@@ -178,16 +180,20 @@ def answer_write(
 
 
 def record(drafts: list[Draft]) -> list[Results | Exception]:
-    """The engine's `record`: one transaction for all, tried again once on a fresh connection.
+    """The engine's `record`: one transaction for all, tried again once on a fresh connection if it failed at once.
 
+    What failed slowly (no connection to be had, a lock) would only make the requests behind it wait as long again.
     One request's row that the database refuses (its API key was deleted a moment ago) must not cost the others their
     answers, so a refused group is written request by request. Raises where the database is away.
     """
     close_old_connections()
+    started = time.monotonic()
     try:
         try:
             return _record_group(drafts)
         except (OperationalError, InterfaceError) as error:
+            if time.monotonic() - started > RETRY_WITHIN_SECONDS:
+                raise
             logger.warning("The database dropped a group of answers, trying again: %s", error)
             close_old_connections()
             return _record_group(drafts)

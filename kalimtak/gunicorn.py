@@ -31,7 +31,7 @@ secure_scheme_headers: dict[str, str] = {}
 # A statement, a lock or an idle transaction that outlasts these ends with 503 instead of holding a thread (PostgreSQL).
 # Workers have no such limits: an import may take its time. What DATABASE_URL says in `options` wins.
 os.environ.setdefault(
-    "PGOPTIONS", "-c statement_timeout=20s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"
+    "PGOPTIONS", "-c statement_timeout=20s -c lock_timeout=3s -c idle_in_transaction_session_timeout=60s"
 )
 
 logconfig_dict = {

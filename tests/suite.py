@@ -77,7 +77,9 @@ def main(arguments: Sequence[str]) -> int:
             passes, statuses = run_everything(sqlite, server, folder, arguments)
         else:
             passes = [Pass("sqlite", sqlite, "", folder, arguments)]
-            passes += [Pass("postgresql", server, "postgres", folder, arguments)] if postgres else []
+            passes += (
+                [Pass("postgresql", server, "postgres and not own_servers", folder, arguments)] if postgres else []
+            )
             statuses = [run(each) for each in passes]
         missed = tell_what_was_not_tested(passes)
     finally:
@@ -148,9 +150,9 @@ def run_everything(
 ) -> tuple[list[Pass], list[int]]:
     """Both databases side by side, then by itself what measures time or needs the whole machine."""
     together = [Pass("sqlite", sqlite, "not alone", folder, arguments)]
-    together += [Pass("postgresql", server, "not alone", folder, arguments)]
+    together += [Pass("postgresql", server, "not alone and not own_servers", folder, arguments)]
     alone = [Pass("sqlite-alone", sqlite, "alone", folder, arguments)]
-    alone += [Pass("postgresql-alone", server, "alone", folder, arguments)]
+    alone += [Pass("postgresql-alone", server, "alone and not own_servers", folder, arguments)]
     return together + alone, side_by_side(together) + [run(each) for each in alone]
 
 

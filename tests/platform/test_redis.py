@@ -15,7 +15,7 @@ from kalimtak.core.cache import redis_options
 from tests.installation import Installation
 from tests.services import FaultProxy, PrivateRedis, wait_until
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.own_servers]
 
 LIMIT = 10
 PATIENCE = 1.5  # seconds for a request that meets the outage; the cache itself is given half a second
