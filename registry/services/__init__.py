@@ -6,6 +6,7 @@ from registry.services.deployments import STRATEGIES, version_deploy, version_ro
 from registry.services.evaluations import evaluation_record, version_judge
 from registry.services.versions import (
     artefact_problems,
+    probe_problems,
     staging_stale,
     staging_sweep,
     version_register,
@@ -19,6 +20,7 @@ __all__ = [
     "classifier_get",
     "evaluation_record",
     "live_version",
+    "probe_problems",
     "staging_stale",
     "staging_sweep",
     "version_deploy",

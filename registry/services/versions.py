@@ -110,7 +110,7 @@ def version_verify(version: ModelVersion, *, actor: str = "system") -> list[str]
     No problems make a version `verified`, any make it `corrupt`; an archived one stays archived unless it is corrupt.
     Raises `Unavailable` where the check itself could not be done; the status then stays as it was.
     """
-    problems = artefact_problems(version) or _probe_problems(version)
+    problems = artefact_problems(version) or probe_problems(version)
     if problems:
         mark_corrupt(version, problems, actor=actor)
         return problems
@@ -151,8 +151,11 @@ def mark_corrupt(version: ModelVersion, problems: list[str], *, actor: str) -> N
         audit.record(actor, "version.corrupt", version.ref, problems=problems)
 
 
-def _probe_problems(version: ModelVersion) -> list[str]:
-    """Ask `python -m registry.families.verify`, which ends with one JSON line `{"ok", "problems"}`."""
+def probe_problems(version: ModelVersion, *, seconds: float = VERIFY_SECONDS) -> list[str]:
+    """What a fresh process answers otherwise than the version's probes say; nothing where it reproduces them all.
+
+    Asks `python -m registry.families.verify`, which ends with one JSON line `{"ok", "problems"}`. Raises `Unavailable`.
+    """
     folder = store.version_folder(version.classifier.slug, version.number)
     command = [sys.executable, "-m", "registry.families.verify", str(folder)]
     try:
@@ -161,7 +164,7 @@ def _probe_problems(version: ModelVersion) -> list[str]:
             cwd=settings.BASE_DIR,
             capture_output=True,
             text=True,
-            timeout=VERIFY_SECONDS,
+            timeout=seconds,
             check=False,
             start_new_session=True,  # a terminal's Ctrl-C is for `train`, which ends in order
         )
@@ -169,7 +172,7 @@ def _probe_problems(version: ModelVersion) -> list[str]:
         return [] if report["ok"] else [str(problem) for problem in report["problems"]]
     except subprocess.TimeoutExpired as error:
         raise Unavailable(
-            f"Checking {version.ref} took over {VERIFY_SECONDS} s; try again when the machine is less busy.",
+            f"Checking {version.ref} took over {seconds:.0f} s; try again when the machine is less busy.",
             code="verification_failed",
         ) from error
     except (ValueError, LookupError) as error:

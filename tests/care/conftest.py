@@ -1,6 +1,7 @@
 """A small installation in which everything has happened once, made by the services, so that nothing in it is wrong."""
 
 import json
+import os
 import uuid
 from io import BytesIO
 from types import SimpleNamespace
@@ -12,11 +13,13 @@ LABELS = ("joy", "sadness")
 
 
 @pytest.fixture
-def world(db, settings, tmp_path):
+def world(db, settings, tmp_path, monkeypatch):
     """A classifier with data, a run, its version in production, an older one, an answer with feedback, and a key."""
     settings.KALIMTAK_MODELS_STORE = tmp_path / "store"
     settings.KALIMTAK_VAR = tmp_path / "var"
-    return build_world()
+    with monkeypatch.context() as patch:  # a hundred of these worlds, and none has to survive a power cut
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        return build_world()
 
 
 def build_world():
