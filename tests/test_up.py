@@ -5,13 +5,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from django.db import OperationalError
 
-from kalimtak.core import jobs
 from kalimtak.core.errors import InvalidInput
 from kalimtak.core.models import Job
+from kalimtak.core.owners import owner_of
 from kalimtak.management.commands import up
 from training.run_process import STOP_SECONDS
 
@@ -30,7 +32,8 @@ def is_gone(pid: int) -> bool:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(["sleep", "60"])
+    """A supervisor, by its command line."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "run_job", "01990f9e"])
     yield process
     process.kill()
     process.wait()
@@ -38,8 +41,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def own(process: subprocess.Popen[bytes], kind: str) -> None:
     """A running job that `process` holds."""
-    owner = f"{jobs.settings.KALIMTAK_HOST}:{process.pid}:{psutil.Process(process.pid).create_time():.0f}"
-    Job.objects.create(kind=kind, key=kind, state=Job.State.RUNNING, owner=owner)
+    Job.objects.create(kind=kind, key=kind, state=Job.State.RUNNING, owner=owner_of(process.pid))
 
 
 @pytest.mark.django_db
@@ -70,6 +72,26 @@ def test_who_holds_a_short_job_may_finish_it(sleeper: subprocess.Popen[bytes]) -
     own(sleeper, "curate")
     up.stop_all([])
     assert not is_gone(sleeper.pid)
+
+
+@pytest.mark.django_db
+def test_a_training_in_another_terminal_goes_on() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        own(process, "train")
+        up.stop_all([])
+        assert not is_gone(process.pid)
+        process.kill()
+
+
+@pytest.mark.django_db
+def test_all_is_stopped_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("the server closed the connection")
+
+    worker = up.Supervised("worker", "sleep 60", 0)
+    monkeypatch.setattr(up.Job.objects, "filter", lambda **_: SimpleNamespace(values_list=lambda *_, flat: away()))
+    up.stop_all([worker])
+    assert is_gone(worker.process.pid)
 
 
 def test_a_trainer_is_given_less_time_than_its_supervisor() -> None:

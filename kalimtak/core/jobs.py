@@ -114,9 +114,10 @@ def enqueue(
 
 
 def ready() -> QuerySet[Job]:
-    """Jobs that a worker may claim now, the oldest first."""
+    """Jobs that a worker may claim now and whose kind this code knows, the oldest first."""
     due = Q(not_before=None) | Q(not_before__lte=Now())
-    return Job.objects.filter(due, state=Job.State.QUEUED).order_by("created_at")
+    known = list(settings.KALIMTAK_JOBS)
+    return Job.objects.filter(due, state=Job.State.QUEUED, kind__in=known).order_by("created_at")
 
 
 def ring_for(job: Job) -> None:
@@ -132,11 +133,13 @@ def ring_for(job: Job) -> None:
 def cancel(job: Job, *, actor: str) -> Job:
     """Cancel a waiting job at once, ask a running one to stop. Raises `Conflict` where it has already finished."""
     with transaction.atomic():
-        waiting = Job.objects.filter(pk=job.pk, state=Job.State.QUEUED)
-        if not waiting.update(state=Job.State.CANCELLED, cancel_requested=True, finished_at=Now()):
-            running = Job.objects.filter(pk=job.pk, state=Job.State.RUNNING)
-            if not running.update(cancel_requested=True):
-                raise Conflict("This job has already finished.", code="job_finished")
+        held = Job.objects.select_for_update().get(pk=job.pk)  # it may go back to the queue between two UPDATEs
+        if held.is_finished:
+            raise Conflict("This job has already finished.", code="job_finished")
+        values: dict[str, Any] = {"cancel_requested": True}
+        if held.state == Job.State.QUEUED:
+            values |= {"state": Job.State.CANCELLED, "finished_at": Now()}
+        Job.objects.filter(pk=job.pk).update(**values)
         audit.record(actor, "job.cancel", f"job {job.pk}", kind=job.kind)
     job.refresh_from_db()
     return job
@@ -206,7 +209,7 @@ class JobContext:
                 raise LeaseLost(str(self.job.pk))
             yield
 
-    def _mine(self) -> Any:
+    def _mine(self) -> QuerySet[Job]:
         return Job.objects.filter(pk=self.job.pk, token=self.token, state=Job.State.RUNNING)
 
 
@@ -218,11 +221,11 @@ def run(job_id: Any, *, on_claim: Callable[[JobContext], None] | None = None) ->
     claimed = claim(job_id)
     if claimed is None:
         return ""
-    crashpoint("jobs.after_claim")
     kind = kind_of(claimed.kind)
     context = JobContext(claimed, LONG_LEASE if kind.is_long else LEASE)
     if on_claim is not None:
         on_claim(context)
+    crashpoint("jobs.after_claim")
     with _heartbeat(context):
         outcome = _outcome(context, kind)
     crashpoint("jobs.before_finish")
@@ -231,9 +234,12 @@ def run(job_id: Any, *, on_claim: Callable[[JobContext], None] | None = None) ->
 
 
 def claim(job_id: Any) -> Job | None:
-    """Make job `job_id` ours by one conditional UPDATE; None where it is not ready, taken, or its slot is busy."""
+    """Make job `job_id` ours by one conditional UPDATE; None where it is not ready, taken, or its slot is busy.
+
+    A job whose lease ran out is ready, too, unless it was cancelled or has no attempt left: `reaper.reap` ends those.
+    """
     ready = Q(state=Job.State.QUEUED) & (Q(not_before=None) | Q(not_before__lte=Now()))
-    expired = Q(state=Job.State.RUNNING, lease_until__lt=Now())
+    expired = Q(state=Job.State.RUNNING, lease_until__lt=Now(), cancel_requested=False)
     candidate = Job.objects.filter(pk=job_id).first()
     if candidate is None or candidate.kind not in settings.KALIMTAK_JOBS:
         return None
@@ -250,9 +256,10 @@ def claim(job_id: Any) -> Job | None:
                 started_at=Now(),
                 error="",
             )
+            # Read before the commit: afterwards the row may already be another's, and its token would pass for ours.
+            return Job.objects.get(pk=job_id) if taken else None
     except IntegrityError:  # another job runs in this slot; the end of that one rings again
         return None
-    return Job.objects.get(pk=job_id) if taken else None
 
 
 def slot_of(job: Job) -> str:
@@ -296,23 +303,39 @@ def _outcome(context: JobContext, kind: Kind) -> _Outcome:
 
 
 def _finish(context: JobContext, outcome: _Outcome) -> str:
-    """Write the outcome if the token is still ours, then ring for whoever waits for the slot."""
+    """Write the outcome if the token is still ours, then ring for whoever waits for the slot; the state written."""
     if not outcome.state:
         return ""
-    values: dict[str, Any] = {"state": outcome.state, "error": outcome.error, "lease_until": None, "slot": ""}
+    mine = context._mine()
+    try:
+        with transaction.atomic():
+            state = _write(mine, outcome)
+    except DATABASE_AWAY:
+        raise
+    except (DatabaseError, TypeError, ValueError) as error:  # a result that is no JSON, or has a NUL
+        logger.exception("The outcome of job %s could not be stored", context.job.pk)
+        said = f"Its outcome could not be stored: {type(error).__name__}."
+        state = _write(mine, _Outcome(Job.State.FAILED, error=said))
+    if state and context.job.slot and (following := ready().filter(cluster=context.job.cluster).first()):
+        ring_for(following)
+    return state
+
+
+def _write(mine: QuerySet[Job], outcome: _Outcome) -> str:
+    """Release the row `mine` in the state of `outcome`; the state it got, or "" where it is not ours any more."""
+    error = outcome.error.replace("\0", "\ufffd")  # PostgreSQL stores no NUL
+    values: dict[str, Any] = {"state": outcome.state, "error": error, "lease_until": None, "slot": ""}
     if outcome.state == Job.State.QUEUED:
         values["not_before"] = in_future(outcome.retry_in) if outcome.retry_in else None
         if not outcome.counts:
             values["attempt"] = F("attempt") - 1
-    else:
-        values |= {"finished_at": Now(), "result": outcome.result}
+        if mine.filter(cancel_requested=False).update(**values):
+            return outcome.state
+        return _write(mine, _Outcome(Job.State.CANCELLED, error="Cancelled."))  # nobody wants another attempt
+    values |= {"finished_at": Now(), "result": outcome.result}
     if outcome.state == Job.State.SUCCEEDED:
         values |= {"progress": 1.0, "note": ""}
-    if not context._mine().update(**values):
-        return ""
-    if context.job.slot and (following := ready().filter(cluster=context.job.cluster).first()):
-        ring_for(following)
-    return outcome.state
+    return outcome.state if mine.update(**values) else ""
 
 
 @contextmanager

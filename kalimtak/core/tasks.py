@@ -19,8 +19,8 @@ def job_wake(job_id: str) -> str:
 
     So no time limit of the queue ever covers real work, and torch never lives in a queue worker.
     """
-    job = Job.objects.filter(pk=job_id, state=Job.State.QUEUED).first()
-    if job is None or job.kind not in settings.KALIMTAK_JOBS:
+    job = jobs.ready().filter(pk=job_id).first()
+    if job is None:
         return "nothing to do"
     if not jobs.kind_of(job.kind).is_long:
         return jobs.run(job.pk)

@@ -7,11 +7,12 @@ import threading
 import uuid
 from datetime import timedelta
 
+import psutil
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from kalimtak.core import jobs, owners, reaper
+from kalimtak.core import jobs, owners, reaper, tasks
 from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.models import AuditEvent, Job
 
@@ -73,6 +74,24 @@ def be_stopped(context):
     SEEN.append("went on while its process should end")
 
 
+def be_cancelled_and_interrupted(context):
+    jobs.cancel(context.job, actor="olga")
+    raise jobs.JobInterrupted
+
+
+def be_cancelled_while_away(context):
+    jobs.cancel(context.job, actor="olga")
+    lose_the_database()
+
+
+def quote_a_nul(context):
+    raise InvalidInput("No label is called '\0'.")
+
+
+def answer_with_no_json(context):
+    return {"labels": {"joy", "anger"}}
+
+
 HANDLERS = (
     succeed,
     refuse,
@@ -83,6 +102,10 @@ HANDLERS = (
     be_interrupted,
     report_while_away,
     be_stopped,
+    be_cancelled_and_interrupted,
+    be_cancelled_while_away,
+    quote_a_nul,
+    answer_with_no_json,
 )
 
 
@@ -94,10 +117,14 @@ def kinds(settings, monkeypatch):
     SEEN.clear()
 
 
-def waiting_rings():
+def waiting_rings(cluster=None):
     from django_q.models import OrmQ
 
-    return OrmQ.objects.count()
+    return OrmQ.objects.filter(**({"key": cluster} if cluster else {})).count()
+
+
+def expire_leases():
+    Job.objects.filter(state="running").update(lease_until=timezone.now() - timedelta(seconds=1))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -156,6 +183,10 @@ def test_of_many_workers_one_claims():
         ("break_down", "failed", "RuntimeError: a fault of ours"),
         ("break_a_constraint", "failed", 'IntegrityError: violates "rating"'),
         ("be_cancelled", "cancelled", "Cancelled."),
+        ("be_cancelled_and_interrupted", "cancelled", "Cancelled."),
+        ("be_cancelled_while_away", "cancelled", "Cancelled."),
+        ("quote_a_nul", "failed", "No label is called '\ufffd'."),
+        ("answer_with_no_json", "failed", "Its outcome could not be stored: TypeError."),
     ],
 )
 def test_a_job_ends_with_its_reason(kind, state, error):
@@ -218,12 +249,49 @@ def test_a_waiting_job_is_cancelled_at_once_and_the_act_is_audited():
 
 
 @pytest.mark.django_db
+def test_a_cancelled_job_whose_lease_ran_out_is_not_begun_again():
+    job = jobs.enqueue("succeed", {})
+    jobs.claim(job.pk)
+    jobs.cancel(job, actor="olga")
+    expire_leases()
+    assert jobs.run(job.pk) == ""
+    assert reaper.reap() == 1
+    job.refresh_from_db()
+    assert (job.state, SEEN) == ("cancelled", [])
+
+
+@pytest.mark.django_db
+def test_a_job_whose_retry_is_not_due_gets_no_process(monkeypatch):
+    monkeypatch.setattr(tasks, "supervisor_spawn", lambda job: pytest.fail("a process was started"))
+    job = jobs.enqueue("train", {}, ring=False)
+    Job.objects.update(not_before=timezone.now() + timedelta(seconds=5))
+    assert tasks.job_wake(str(job.pk)) == "nothing to do"
+
+
+class TestOwner:
+    def test_lives_while_its_process_does(self):
+        assert owners.owner_is_dead(owners.this_process()) is False
+        assert owners.owner_is_dead(f"another-host:{os.getpid()}:1") is False
+
+    def test_is_told_from_a_later_process_with_its_number_however_soon_that_started(self):
+        host, pid, start = owners.this_process().split(":")
+        assert owners.owner_is_dead(f"{host}:{pid}:{int(start) - 1}") is True
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start is a time of day")
+    def test_lives_on_when_the_clock_is_set(self, monkeypatch):
+        owner = owners.this_process()
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1.0)
+        assert psutil.Process().create_time() < 10**9, "the clock of this test does not show"
+        assert owners.owner_is_dead(owner) is False
+
+
+@pytest.mark.django_db
 class TestReaper:
     def test_takes_back_what_outlived_its_lease(self):
         job = jobs.enqueue("succeed", {})
         jobs.claim(job.pk)
         assert reaper.reap() == 0
-        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        expire_leases()
         assert reaper.reap() == 1
         assert jobs.run(job.pk) == "succeeded"
         job.refresh_from_db()
@@ -237,15 +305,11 @@ class TestReaper:
         Job.objects.update(owner=f"{jobs.settings.KALIMTAK_HOST}:{child.pid}:1")
         assert reaper.reap() == 1
 
-    def test_leaves_a_living_owner_alone(self):
-        assert owners.owner_is_dead(owners.this_process()) is False
-        assert owners.owner_is_dead(f"another-host:{os.getpid()}:1") is False
-
     def test_quarantines_a_job_that_kills_its_process_every_time(self):
         job = jobs.enqueue("succeed", {}, max_attempts=2)
         for _ in range(2):
             jobs.claim(job.pk)
-            Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+            expire_leases()
             reaper.reap()
         job.refresh_from_db()
         assert job.state == Job.State.QUARANTINED
@@ -262,13 +326,36 @@ class TestReaper:
         reaper.reap()
         assert waiting_rings() == 1
 
+    def test_rings_for_one_of_those_that_need_the_same_slot(self):
+        for kind in ("train", "train", "succeed", "succeed"):
+            jobs.enqueue(kind, {}, ring=False)
+        reaper.reap()
+        reaper.reap()
+        assert waiting_rings("training") == 1
+        assert waiting_rings("default") == 4
+
+    def test_does_not_ring_for_kinds_it_does_not_know(self):
+        Job.objects.create(kind="of-tomorrow", key="x", cluster="training")
+        jobs.enqueue("train", {}, ring=False)
+        reaper.reap()
+        assert waiting_rings() == 1
+
+    def test_takes_back_a_job_whose_lease_was_written_by_a_clock_that_was_set_back_since(self):
+        job = jobs.enqueue("succeed", {})
+        jobs.claim(job.pk)
+        Job.objects.update(owner="another-host:7:1", lease_until=timezone.now() + timedelta(days=1))
+        assert reaper.reap() == 0
+        assert Job.objects.get().lease_until < timezone.now() + jobs.LONG_LEASE + timedelta(seconds=1)
+        expire_leases()
+        assert reaper.reap() == 1
+
     def test_asks_once_how_full_the_queues_are_and_never_overfills_them(
         self, monkeypatch, django_assert_max_num_queries
     ):
         monkeypatch.setattr(reaper, "RINGS_AT_MOST", 3)
         for _ in range(8):
             jobs.enqueue("succeed", {}, ring=False)
-        with django_assert_max_num_queries(3 + 3):
+        with django_assert_max_num_queries(4 + 3):
             reaper.reap()
         assert waiting_rings() == 3
 
