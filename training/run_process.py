@@ -56,7 +56,8 @@ class TrainerProcess:
     def __exit__(self, *_: object) -> None:
         self._kill_group()
         self._process.wait()
-        self._pid_file.unlink(missing_ok=True)
+        if _noted(self._pid_file).get("pid") == self.pid:  # where this supervisor was overtaken it is the newer one's
+            self._pid_file.unlink(missing_ok=True)
 
     @property
     def pid(self) -> int:
@@ -120,12 +121,17 @@ def end_orphan(pid_file: Path) -> bool:
 
 def trainer_lives(pid_file: Path) -> int:
     """The process id that `pid_file` notes where that very process still runs; 0 otherwise."""
+    noted = _noted(pid_file)
+    pid, started = noted.get("pid"), noted.get("started")
+    return pid if isinstance(pid, int) and started is not None and _started(pid) == started else 0
+
+
+def _noted(pid_file: Path) -> dict[str, Any]:
     try:
         noted = json.loads(pid_file.read_text(encoding="utf-8"))
-        pid, started = int(noted["pid"]), noted["started"]
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        return 0
-    return pid if started is not None and _started(pid) == started else 0
+    except (FileNotFoundError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def die_with(supervisor: int) -> None:

@@ -1,5 +1,7 @@
 """Job handlers: what a worker or a supervisor runs for each kind of job. Each calls one service."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kalimtak.core.crashpoints import crashpoint
@@ -36,13 +38,24 @@ def evaluate(context: JobContext) -> dict[str, Any]:
 
 def curate(context: JobContext) -> dict[str, Any]:
     """The daily job, and the curation that staff asked for when much was waiting."""
-    slug = context.params.get("classifier", "")
-    stats = services.examples_curate(
+    slug, job = context.params.get("classifier", ""), context.job
+    stats = services.CurationStats.from_dict(context.params.get("done", {}))
+
+    @contextmanager
+    def effect() -> Iterator[None]:
+        """An attempt that goes on from another's batches also goes on from its figures."""
+        with context.effect():
+            yield
+            job.params["done"] = stats.to_dict()
+            job.save(update_fields=["params"])
+
+    services.examples_curate(
         classifier=classifier_get(slug) if slug else None,
         dry_run=bool(context.params.get("dry_run")),
-        actor=context.job.actor,
+        actor=job.actor,
         progress=context.progress,
-        effect=context.effect,
+        effect=effect,
+        stats=stats,
     )
     return stats.to_dict()
 
@@ -52,7 +65,10 @@ def dataset_import(context: JobContext) -> dict[str, Any]:
     dataset = Dataset.objects.select_related("classifier").filter(pk=context.params["dataset"]).first()
     if dataset is None:
         raise NotFound("The data set was removed before it was loaded.")
-    services.dataset_load(dataset, progress=context.progress_or_stop, effect=context.effect)
+    if dataset.report.get("job") != str(context.job.pk):  # an earlier attempt of this job may have loaded it
+        services.dataset_load(
+            dataset, progress=context.progress_or_stop, effect=context.effect, job=str(context.job.pk)
+        )
     result = {"dataset": dataset.pk, "rows": dataset.rows, "errors": dataset.report["error_count"]}
     result |= dataset.report["outcome"]
     if context.params.get("then", "none") != "none":

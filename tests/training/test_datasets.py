@@ -145,7 +145,9 @@ def test_an_interrupted_load_goes_on_where_it_stopped(mood, tmp_path):
         services.dataset_load(dataset, progress=cancel)
     dataset.refresh_from_db()
     assert (dataset.state, items().count()) == ("failed", 1_000)
-    assert services.dataset_load(dataset).rows == 1_200
+    loaded = services.dataset_load(dataset)
+    assert loaded.rows == 1_200
+    assert loaded.report["outcome"] == {"loaded": 1_200, "duplicates": 0, "for_review": 0, "refused_before": 0}
 
 
 def test_the_job_loads_and_trains_afterwards(mood):

@@ -314,9 +314,12 @@ def test_a_supervisor_that_was_overtaken_commits_nothing(taught_mood: Classifier
     run = start(taught_mood)
     supervisor = InBackground(run)
     trainer = supervisor.trainer_pid()
+    note = {"pid": 1, "started": 0.0}
+    WorkFolder(run.job_id).pid_file.write_text(json.dumps(note))
     Job.objects.update(token=99)
     supervisor.end()
     assert is_gone(trainer)
+    assert json.loads(WorkFolder(run.job_id).pid_file.read_text()) == note, "the newer supervisor's note stays"
     assert not ModelVersion.objects.exists()
     assert Job.objects.get().state == "running"
 

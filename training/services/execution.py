@@ -275,7 +275,7 @@ def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
         if problems := registry.version_verify(version, actor=context.job.actor):
             raise TrainerFailed(f"{version.ref} did not verify: {'; '.join(problems)}")
     crashpoint("supervisor.verified")
-    evaluation = registry.version_judge(version)
+    evaluation = _judge(version)
     crashpoint("supervisor.judged")
     result: dict[str, Any] = {
         "version": version.ref,
@@ -286,6 +286,12 @@ def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
     if run.then == TrainingRun.Then.DEPLOY:
         result |= _deploy(context, version, evaluation)
     return result
+
+
+def _judge(version: ModelVersion) -> Evaluation:
+    """The gate's verdict; of a version that a former attempt deployed, the one that let it through."""
+    before = version.evaluations.exclude(verdict="").first() if version.deployments.exists() else None
+    return before or registry.version_judge(version)
 
 
 def _check_lease(context: JobContext) -> None:
