@@ -1,12 +1,10 @@
 """A queue cluster that is stuck is noticed and started again; one that is only busy is left alone."""
 
-import json
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -14,6 +12,7 @@ import pytest
 
 from kalimtak.core.cluster import ANSWERED, ASKING, BUSY, IDLE, PULSE
 from kalimtak.core.watchdog import DATABASE_SECONDS, Progress
+from tests.faults.scene import Worker
 from tests.installation import Installation
 from tests.services import wait_until
 
@@ -103,67 +102,6 @@ def installation(template: Installation, tmp_path: Path) -> Iterator[Installatio
     cloned.close()
 
 
-class Worker:
-    """A worker of `installation` under its watchdog, found through the file that the watchdog leaves."""
-
-    def __init__(self, installation: Installation, *arguments: str) -> None:
-        self.watchdog = installation.start("qcluster", "--stuck-after", "2", *arguments, name="worker")
-        self.file = Path(installation.environment["KALIMTAK_VAR"]) / "run" / "qcluster-default.json"
-        self.wait_until_it_beats()
-
-    def wait_until_it_beats(self) -> None:
-        """Its first pulse has gone through."""
-        wait_until(lambda: len(self.helpers) == 4 and self.pulse > self.started, 30, what="a cluster")
-
-    @property
-    def state(self) -> dict:
-        return json.loads(self.file.read_text())
-
-    @property
-    def pulse(self) -> float:
-        return datetime.fromisoformat(self.state["pulse"]).timestamp()
-
-    @property
-    def started(self) -> float:
-        return self.sentinel.create_time()
-
-    @property
-    def leader(self) -> psutil.Process:
-        return psutil.Process(self.state["child"])
-
-    @property
-    def sentinel(self) -> psutil.Process:
-        return self.leader.children()[0]
-
-    @property
-    def helpers(self) -> list[psutil.Process]:
-        """At first two workers, the monitor and the pusher, in this order."""
-        return self.sentinel.children()
-
-    def group(self) -> list[psutil.Process]:
-        return [self.leader, *self.leader.children(recursive=True)]
-
-    def freeze(self) -> list[psutil.Process]:
-        """Kill both workers, one of which holds the lock of the queue while it waits for work."""
-        group = self.group()
-        for worker in self.helpers[:2]:
-            worker.kill()
-        return group
-
-    def wait_until_replaced(self, group: list[psutil.Process]) -> None:
-        wait_until(lambda: self.state["child"] != group[0].pid, 30, what="another cluster")
-        assert psutil.wait_procs(group, timeout=5)[1] == []
-        self.wait_until_it_beats()
-
-    def stop(self) -> float:
-        """Seconds until it had ended after TERM."""
-        began = time.monotonic()
-        self.watchdog.terminate()
-        assert self.watchdog.wait(30) == 0
-        assert not self.file.exists()
-        return time.monotonic() - began
-
-
 UNDER_WAY = """
 from django.utils import timezone; from django_q.models import OrmQ
 print([row.task["func"] for row in OrmQ.objects.filter(lock__gt=timezone.now())])
@@ -194,7 +132,7 @@ def test_a_frozen_cluster_is_started_again_and_takes_what_waits(installation: In
     worker.wait_until_replaced(frozen)
     assert worker.state["restarts"] == 1
     assert "no task got through" in worker.state["last_restart"]
-    assert "no task got through" in installation.log("worker")
+    assert "no task got through" in installation.log("worker-default")
     enqueue(installation, ("time.sleep", 0))
     wait_until(lambda: waiting(installation) <= 2, 30, what="tasks that are taken")  # two were taken by the frozen one
     (noted,) = restarts_noted(installation)
@@ -265,6 +203,14 @@ def test_a_task_that_runs_may_finish_before_its_cluster_ends(installation: Insta
     worker.stop()
     assert waiting(installation) == 0
     assert installation.python(DONE).split() == ["time.sleep"]
+
+
+def test_a_cluster_may_be_named_and_may_run_once(installation: Installation) -> None:
+    installation.python("from django_q.tasks import async_task\nasync_task('time.sleep', 0, cluster='training')")
+    installation.start("qcluster", "--name", "training")
+    wait_until(lambda: waiting(installation) == 0, 60, every=0.5, what="an empty queue")
+    assert (Path(installation.environment["KALIMTAK_VAR"]) / "run" / "qcluster-training.json").exists()
+    installation.manage("qcluster", "--run-once")
 
 
 @pytest.mark.postgres
