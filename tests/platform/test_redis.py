@@ -8,6 +8,7 @@ import pytest
 import requests
 from django.core.cache import cache
 from django.test import Client
+from django_q.brokers import get_broker
 
 from inference import services
 from kalimtak.core import ratelimit
@@ -156,6 +157,13 @@ def test_a_redis_that_cannot_be_written_to_leaves_limits_per_process(redis, brea
     finally:
         redis.client.execute_command(*mend_it)
     wait_until(lambda: visit("192.0.2.11")[0] == 200 and redis.client.dbsize() > 0, 10, what="a count in Redis")
+
+
+def test_the_heartbeat_of_queue_workers_needs_no_redis(redis):
+    broker = get_broker()
+    broker.set_stat("worker", "alive", 3)
+    assert broker.get_stat("worker") == "alive"
+    assert redis.client.dbsize() == 0
 
 
 def test_a_made_up_forwarding_header_makes_no_new_caller(redis, settings):
