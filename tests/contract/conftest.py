@@ -95,3 +95,29 @@ def make_interaction(classifier, key):
         scores={"joy": 0.9, "sadness": 0.05, "anger": 0.05},
         created_at=timezone.now(),
     )
+
+
+@pytest.fixture
+def cast(world, people):  # noqa: F811
+    """A signed-in client for each role, and for nobody in particular."""
+    from django.contrib.auth.models import Group, User
+    from django.test import Client
+
+    ada = User.objects.create(username="ada", is_staff=True)
+    ada.groups.add(Group.objects.get(name="admin"))
+    carl = User.objects.create(username="carl")
+    users = {
+        "outsider": carl,
+        "nobody": people.nadia,
+        "viewer": people.vera,
+        "annotator": people.rami,
+        "trainer": people.tala,
+        "deployer": people.dina,
+        "admin": ada,
+        "superuser": people.olga,
+    }
+    clients = {"anonymous": Client(raise_request_exception=False)}
+    for role, user in users.items():
+        clients[role] = Client(raise_request_exception=False)
+        clients[role].force_login(user)
+    return SimpleNamespace(clients=clients, users=users, **vars(world))

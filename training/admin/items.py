@@ -170,8 +170,7 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
         back = self.redirect_to_list()
         if request.method != "POST":
             return self.post_only()
-        keys = [key for key in request.POST.getlist(ACTION_CHECKBOX_NAME) if key.isdecimal()]
-        queryset = self.get_queryset(request).filter(pk__in=keys)
+        queryset = self.get_queryset(request).filter(pk__in=self.chosen_keys(request))
         self.judge(request, queryset, VERDICTS.RELABEL, request.POST.get("label", ""))
         return back
 

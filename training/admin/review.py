@@ -65,7 +65,7 @@ class ReviewDesk:
 
     def desk_view(self, request: HttpRequest) -> HttpResponse:
         self.require_reviewer(request)
-        slug = request.GET.get("classifier", "")
+        slug = request.GET.get("classifier", "").replace("\x00", "")
         first = waiting_for(request.user, **({"classifier__slug": slug} if slug else {})).first()
         if first is None:
             messages.info(request, _("Nothing waits for review."))

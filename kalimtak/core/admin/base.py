@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -90,6 +92,27 @@ class BaseModelAdmin(ModelAdmin):
         if not is_shown or not panel.is_live(obj):
             response["HX-Refresh"] = "true"  # the buttons and figures around it have changed as well
         return response
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        if any("\x00" in word for name, values in request.GET.lists() for word in (name, *values)):
+            raise IncorrectLookupParameters  # shown without filters; PostgreSQL would fail over NUL
+        return super().get_changelist_instance(request)
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        request.POST = request.POST.copy()
+        request.POST.setlist(ACTION_CHECKBOX_NAME, self.chosen_keys(request))
+        return super().response_action(request, queryset)
+
+    def chosen_keys(self, request: HttpRequest) -> list[str]:
+        """The keys ticked on a list, without those that no row can have: the database would fail over them."""
+        return [key for key in request.POST.getlist(ACTION_CHECKBOX_NAME) if self.could_be_key(key)]
+
+    def could_be_key(self, key: str) -> bool:
+        try:
+            value = self.opts.pk.to_python(key)
+        except (ValidationError, ValueError):
+            return False
+        return not isinstance(value, int) or 0 < value < 2**63
 
     def buttons(self, request: HttpRequest, obj: Model | None) -> list[dict[str, Any]]:
         """The verbs that this user may use on this object (None: on the list) now."""
