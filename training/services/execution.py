@@ -16,7 +16,7 @@ from typing import Any
 from django.conf import settings
 
 from kalimtak.core.crashpoints import crashpoint
-from kalimtak.core.errors import KalimtakError
+from kalimtak.core.errors import KalimtakError, is_disk_full
 from kalimtak.core.jobs import DATABASE_AWAY, JobCancelled, JobContext, JobInterrupted, drop_broken_connection
 from registry import services as registry
 from registry import store
@@ -25,7 +25,7 @@ from registry.metrics import Scores
 from registry.models import Evaluation, ModelVersion
 from training.models import SnapshotItem, TrainingDataItem, TrainingRun
 from training.run_process import TrainerProcess, end_orphan
-from training.run_spec import EXIT_DONE, EXIT_STOPPED, RunSpec
+from training.run_spec import EXIT_DISK_FULL, EXIT_DONE, EXIT_STOPPED, RunSpec
 from training.services.work import WorkFolder, work_sweep
 
 POLL_SECONDS = 0.25
@@ -33,8 +33,13 @@ HISTORY_SECONDS = 2.0
 HISTORY_POINTS = 2_000  # beyond that every second one is dropped, evaluations excepted
 TRAINER_STARTS = 2  # a trainer that was killed is started once more within an attempt
 ROWS_PER_QUERY = 1_000
+PATIENCE_SECONDS = 240.0  # with a database that is away when training ends; the lease is longer
+DATABASE_POLL_SECONDS = 1.0
 
 _Split = TrainingDataItem.Split
+
+
+_NO_SPACE = "The disk became full. Free some space, then go on from the last checkpoint with `train --resume`."
 
 
 class TrainerFailed(KalimtakError):
@@ -70,8 +75,9 @@ def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> list[str]
     end_orphan(work.pid_file)
     if resumed := context.params.get("resume_of"):
         work.adopt_checkpoints(uuid.UUID(resumed))
-    staging = store.staging_folder(context.job.pk, context.token)
     champion = registry.live_version(run.classifier)
+    store.free_space_check(2 * champion.size if champion else 0)
+    staging = store.staging_folder(context.job.pk, context.token)
     spec = _spec(run, champion, work, staging, work.attempt(context.token))
     try:
         _write_examples(run, spec)
@@ -79,11 +85,27 @@ def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> list[str]
         crashpoint("supervisor.trainer_done")
         outcome = json.loads(spec.result.read_text(encoding="utf-8"))
         context.progress(0.98, "Publishing")
+        _await_database(context)
         _register(context, run, staging, outcome, champion)
+    except OSError as error:
+        raise TrainerFailed(_NO_SPACE) if is_disk_full(error) else error from error
     finally:
         spec.forget_examples()
         store.discard(staging)
     return list(outcome["notes"])
+
+
+def _await_database(context: JobContext) -> None:
+    """A model that was just trained is not thrown away because the database is being restarted."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return _check_lease(context)
+        except DATABASE_AWAY:
+            if time.monotonic() > until or context.stopping:
+                raise
+            drop_broken_connection()
+            time.sleep(DATABASE_POLL_SECONDS)
 
 
 def _spec(run: TrainingRun, champion: ModelVersion | None, work: WorkFolder, staging: Path, folder: Path) -> RunSpec:
@@ -150,6 +172,8 @@ def _run_trainer(context: JobContext, run: TrainingRun, spec: RunSpec, work: Wor
             if code == EXIT_STOPPED:  # the machine is going down and told it before it told us
                 raise JobInterrupted
             last_words = trainer.last_words()
+        if code == EXIT_DISK_FULL:
+            raise TrainerFailed(_NO_SPACE)
         if code > 0 or start == TRAINER_STARTS:
             raise TrainerFailed(watch.error or _obituary(code, last_words))
         crashpoint("supervisor.trainer_killed")
