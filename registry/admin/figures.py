@@ -20,7 +20,7 @@ NAMES = {
     "brier": _("Brier score"),
 }
 LESS_IS_BETTER = ("log_loss", "ece", "brier")
-NOTICEABLE = 0.001  # a difference under a tenth of a point is coloured neither way
+NOTICEABLE = 0.01  # a smaller difference is coloured neither way; nor is one whose interval holds 0
 SHARES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece")
 
 
@@ -80,7 +80,7 @@ def _comparison_row(
         row["difference"] = difference(interval)
     else:
         row["difference"] = signed(100 * gain, 1) if name in SHARES else signed(gain, 3)
-    if abs(gain) >= NOTICEABLE:
+    if abs(gain) >= NOTICEABLE and not (interval and interval.low <= 0 <= interval.high):
         row["tone"] = "k-gain" if (gain > 0) != (name in LESS_IS_BETTER) else "k-loss"
     return row
 

@@ -33,7 +33,7 @@ ARABIC = "أنا سعيد جدا اليوم، شكرا لكم!"
 # Words and controls whose middle something else covers once they are scrolled away from what sticks to the edges.
 COVERED = """() => {
     const covered = [];
-    const parts = ":is(main, #content) :is(a, button, input, select, textarea, h1, h2, h3, dt, dd, th, td, label, p, kbd)";
+    const parts = ":is(main, #content) :is(a, button, select, textarea, h1, h2, h3, dt, dd, th, td, label, p, kbd)";
     const shown = (el) => el.innerText?.trim() && !el.closest(".unseen")
         && el.checkVisibility({opacityProperty: true, visibilityProperty: true});
     for (const el of [...document.querySelectorAll(parts)].filter(shown)) {
