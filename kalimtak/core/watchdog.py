@@ -26,11 +26,14 @@ from django.utils import timezone
 
 from . import audit
 from .cluster import ANSWERED, ASKING, BUSY, IDLE, PULSE
+from .owners import this_process
 
 logger = logging.getLogger(__name__)
 
 STUCK_SECONDS = 30.0  # without a pulse while a worker is free; a third of it lies between two pulses
 GRACE_SECONDS = 15.0  # for a cluster that was asked to stop; `manage.py up` and service managers allow more
+SUPERVISOR_SECONDS = 18.0  # for long jobs to checkpoint when all ends, a trainer's own 15 seconds included
+MARK = "KALIMTAK_WATCHDOG"  # in the environment of whatever a cluster starts: under which watchdog
 DATABASE_SECONDS = 300.0  # a question to the database that takes longer is stuck, too
 SLOW_QUESTION_SECONDS = 2.0  # a shorter one holds no pulse up
 BACK_OFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -102,6 +105,7 @@ class Watchdog:
     ) -> None:
         self.command, self.name, self.stuck, self.grace = command, name, stuck, grace
         self.file = Path(settings.KALIMTAK_VAR) / "run" / f"qcluster-{name}.json"
+        self.mark = this_process()
         self.started, self.restarts, self.last_restart = timezone.now(), 0, ""
         self._stopping = False  # a plain flag: a signal's handler must not wait for an event's lock
 
@@ -138,7 +142,7 @@ class Watchdog:
         """A new cluster in a session of its own, and our end of its line."""
         ours, its = os.pipe()
         os.set_blocking(ours, False)
-        environment = os.environ | {"Q_CLUSTER_NAME": self.name}
+        environment = os.environ | {"Q_CLUSTER_NAME": self.name, MARK: self.mark}
         child = subprocess.Popen(
             [*self.command, str(its), str(self.stuck / 3)],
             pass_fds=[its],
@@ -175,14 +179,24 @@ class Watchdog:
         return ""
 
     def _end(self, child: "subprocess.Popen[bytes]", *, politely: bool) -> None:
-        """Let it finish its tasks within the grace where that can be hoped for, then end whatever is left of it."""
+        """Let it finish its tasks within the grace where that can be hoped for, then end whatever is left of it.
+
+        Where all is to end, supervisors are told so: in a container they would die with the first process, and the
+        attempt would count. They checkpoint and give their jobs back.
+        """
+        told, until = [], time.monotonic() + SUPERVISOR_SECONDS
         if politely:
             child.terminate()
+            told = _supervisors(self.mark)
+            for supervisor in told:
+                with suppress(psutil.Error):
+                    supervisor.terminate()
             with suppress(subprocess.TimeoutExpired):
                 child.wait(self.grace)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+        psutil.wait_procs(told, timeout=max(0.0, until - time.monotonic()))
 
     def _wait(self, seconds: float) -> bool:
         """Whether we were told to stop meanwhile."""
@@ -211,6 +225,16 @@ class Watchdog:
             draft.replace(self.file)
         except OSError as error:  # a full disk stops nothing here
             logger.warning("%s cannot be written: %s", self.file, error)
+
+
+def _supervisors(mark: str) -> list[psutil.Process]:
+    """The processes at long jobs that a cluster under the watchdog `mark` started, wherever they hang by now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # gone meanwhile, or another user's
+            if "run_job" in process.cmdline() and process.environ().get(MARK) == mark:
+                found.append(process)
+    return found
 
 
 def _is_halted(leader: int) -> bool:

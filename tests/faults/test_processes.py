@@ -100,6 +100,19 @@ def test_a_short_job_is_done_once_whoever_dies_under_it(scene: Scene, victim: st
     assert scene.effects(job) == 1
 
 
+def test_a_long_job_goes_back_to_the_queue_when_its_worker_is_told_to_stop(scene: Scene) -> None:
+    cluster = scene.worker()
+    job = scene.ask("jobs.enqueue('held_long', {}).pk")
+    supervisor = scene.owner(job)
+    cluster.stop()
+    assert not is_alive(supervisor)
+    assert (scene.job(job)["state"], scene.job(job)["attempt"]) == ("queued", 0)
+    scene.worker()
+    scene.open_gate(job)
+    assert scene.wait_for(job)["attempt"] == 1
+    assert scene.effects(job) == 1
+
+
 def test_a_poisoned_job_is_set_aside_and_the_others_are_done(scene: Scene) -> None:
     scene.worker()
     poisoned = [scene.ask(f"jobs.enqueue({kind!r}, {{}}).pk") for kind in ("poison", "poison_long")]
