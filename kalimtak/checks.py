@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connection
 
 from kalimtak.core.sqlite import USES_WHEEL, Database, wal_is_safe
@@ -33,5 +33,19 @@ def sqlite_is_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             f"SQLite {Database.sqlite_version} may corrupt a WAL database; the slower rollback journal is used",
             hint="Install the pysqlite3 wheel named in requirements.txt.",
             id="kalimtak.W001",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def proxy_is_named(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """The web server speaks plain HTTP: only a proxy can say that the visitor came over TLS."""
+    if not settings.KALIMTAK_HTTPS or settings.KALIMTAK_TRUSTED_PROXIES:
+        return []
+    return [
+        Warning(
+            "KALIMTAK_HTTPS=1 without KALIMTAK_TRUSTED_PROXIES: every page is sent to HTTPS for ever",
+            hint="Name the address of the proxy that ends TLS.",
+            id="kalimtak.W002",
         )
     ]

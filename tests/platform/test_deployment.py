@@ -36,18 +36,25 @@ def documented_environment() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_the_documented_environment_passes_the_deployment_check_without_a_warning(tmp_path):
-    environment = documented_environment() | {
-        "PATH": "/usr/bin:/bin",
-        "KALIMTAK_VAR": str(tmp_path / "var"),
-        "KALIMTAK_MODELS_STORE": str(tmp_path / "store"),
-    }
+def check_deploy(environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`manage.py check --deploy` with this environment alone; it reaches no server."""
     command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
-    # The keys are what `setup` generates; the check itself reaches no server.
     keys = {name: secrets.token_urlsafe(48) for name in ("SECRET_KEY", "KALIMTAK_SUBJECT_KEY")}
-    done = subprocess.run(command, cwd=ROOT, env=environment | keys, capture_output=True, text=True, timeout=120)
+    places = {"KALIMTAK_VAR": str(folder / "var"), "KALIMTAK_MODELS_STORE": str(folder / "store")}
+    environment = environment | keys | places | {"PATH": "/usr/bin:/bin"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_documented_environment_passes_the_deployment_check_without_a_warning(tmp_path):
+    done = check_deploy(documented_environment(), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no issues" in done.stdout
+
+
+def test_a_proxy_that_was_forgotten_is_warned_of(tmp_path):
+    done = check_deploy(documented_environment() | {"KALIMTAK_TRUSTED_PROXIES": ""}, tmp_path)
+    assert done.returncode != 0
+    assert "kalimtak.W002" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["KALIMTAK_CORS_ORIGINS", "CSRF_TRUSTED_ORIGINS"])
