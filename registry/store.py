@@ -3,6 +3,7 @@
     <slug>/<number>/      a published version, never written again
     _datasets/<sha256>    an uploaded file, named by its content
     _staging/             what is being written: artefacts as <job id>-<token>, uploads as upload-<random>
+    _before-<time>/       what was there before a backup was restored, kept likewise
     _orphans/             folders found where a new version belongs that no row knows, kept for a person to look at
 
 Everything is written aside on the same file system, fsynced, then renamed, so that a reader sees all of it or nothing
@@ -30,6 +31,7 @@ from registry.manifest import fsync_path, fsync_tree, manifest_digest
 
 RESERVE_BYTES = 256 * 2**20  # kept free for the database and the logs
 BLOCK_BYTES = 2**20
+ASIDE = "_before-"  # with a time: what a restore moved out of the way
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -67,7 +69,7 @@ def strangers() -> Iterator[Path]:
     """What lies where classifiers and versions lie and can be neither; files that begin with a dot are overlooked."""
     areas = {"_datasets", "_staging", "_orphans"}
     for entry in sorted(root().iterdir()):
-        if entry.name.startswith(".") or entry.name == "README.md" or entry.name in areas:
+        if entry.name.startswith((".", ASIDE)) or entry.name == "README.md" or entry.name in areas:
             continue
         if entry.is_symlink() or not entry.is_dir() or not _SLUG.fullmatch(entry.name):
             yield entry

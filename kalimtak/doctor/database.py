@@ -44,7 +44,7 @@ def database_answers(options: Options) -> Iterator[Diagnosis]:
 def _away_remedy() -> str:
     if connection.vendor == "sqlite":
         path = settings.DATABASES["default"]["NAME"]
-        return f"Is {path} there, this user's, and its disk not full? A lost one comes from a backup, a new one by `setup`."
+        return f"Is {path} there, this user's, and its disk not full? Restore a lost one; `setup` makes a first one."
     return "Start PostgreSQL, or correct DATABASE_URL. Answering goes on by itself once it is back."
 
 
