@@ -26,10 +26,9 @@ from typing import BinaryIO, NamedTuple
 from django.conf import settings
 
 from kalimtak.core.crashpoints import crashpoint
-from kalimtak.core.errors import InvalidInput, NotFound, TooLarge, Unavailable
+from kalimtak.core.errors import InvalidInput, NotFound, TooLarge, Unavailable, is_disk_full
 from registry.manifest import fsync_path, fsync_tree, manifest_digest
 
-RESERVE_BYTES = 256 * 2**20  # kept free for the database and the logs
 BLOCK_BYTES = 2**20
 ASIDE = "_before-"  # with a time: what a restore moved out of the way
 
@@ -80,13 +79,22 @@ def strangers() -> Iterator[Path]:
 
 
 def free_space_check(needed: int) -> None:
-    """Raise `Unavailable` (`disk_full`) unless `needed` bytes fit with a reserve, before anything is written."""
-    free = shutil.disk_usage(root()).free
-    if free < needed + RESERVE_BYTES:
-        missing = (needed + RESERVE_BYTES - free) // 2**20 + 1
-        raise Unavailable(
-            f"The models store lacks {missing} MiB; free some space on its disk.", code="disk_full", retry_after=600
-        )
+    """Raise `Unavailable` (`disk_full`) unless `needed` bytes fit with a reserve, before anything is written.
+
+    The reserve, `KALIMTAK_DISK_RESERVE`, is kept for the database and the logs, whose folder must have it, too.
+    """
+    reserve: int = settings.KALIMTAK_DISK_RESERVE
+    for name, folder, wanted in (
+        ("models store", root(), needed + reserve),
+        ("folder of KALIMTAK_VAR", Path(settings.KALIMTAK_VAR), reserve),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < wanted:
+            missing = (wanted - free) // 2**20 + 1
+            raise Unavailable(
+                f"The {name} lacks {missing} MiB; free some space on its disk.", code="disk_full", retry_after=600
+            )
 
 
 def _inside(path: Path) -> Path:
@@ -224,6 +232,11 @@ def _dataset_write(stream: BinaryIO) -> str:
         fsync_path(area)
         crashpoint("store.dataset_after_rename")
         return digest
+    except OSError as error:
+        if is_disk_full(error):
+            message = "The disk of the models store became full; free some space on it."
+            raise Unavailable(message, code="disk_full", retry_after=600) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

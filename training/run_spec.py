@@ -16,7 +16,7 @@ from registry.families.base import Example
 
 SPLITS = ("train", "valid", "golden")
 
-EXIT_DONE, EXIT_FAILED, EXIT_STOPPED = 0, 1, 3
+EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_DISK_FULL = 0, 1, 3, 4
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kalimtak.core.crashpoints import crashpoint
+from kalimtak.core.errors import is_disk_full
 from registry import families
 from registry.card import PICTURE_NAME, write_card, write_confusion_picture
 from registry.families.base import FamilyError, FitRequest, FitResult, Predictor, Stopped
@@ -29,12 +31,14 @@ from registry.metrics import Scores
 from registry.recipe import Recipe, RecipeError
 from registry.text import PREPROCESSING_VERSION
 from training.run_process import NICENESS, die_with
-from training.run_spec import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, RunSpec, write_json
+from training.run_spec import EXIT_DISK_FULL, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, RunSpec, write_json
 from training.scoring import Judgement, judge_predictor
 
 TRAINING_CONFIG_NAME = "training_config.json"
 _LIBRARIES = ("numpy", "scikit-learn", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "safetensors")
 _MODULES = {"scikit-learn": "sklearn"}
+
+LAST_BYTES = 2**20  # with less than that a disk counts as full, whatever a library said when it could not write
 
 # Shares of the whole run, for the progress bar.
 _FITTED, _JUDGED, _COMPARED = 0.90, 0.95, 0.98
@@ -90,11 +94,19 @@ def main(arguments: list[str]) -> int:
         reporter.emit("error", message=str(error))
         return EXIT_FAILED
     except Exception as error:
+        if _is_disk_full(error, spec):  # then nothing can be reported but by the exit status
+            return EXIT_DISK_FULL
         traceback.print_exc()
         reporter.emit("error", message=f"{type(error).__name__}: {error}")
         return EXIT_FAILED
-    reporter.emit("done")
+    with contextlib.suppress(OSError):  # the result is there
+        reporter.emit("done")
     return EXIT_DONE
+
+
+def _is_disk_full(error: Exception, spec: RunSpec) -> bool:
+    folders = [folder for folder in (spec.folder, spec.out, spec.checkpoints) if folder.exists()]
+    return is_disk_full(error) or any(shutil.disk_usage(folder).free < LAST_BYTES for folder in folders)
 
 
 def build_artefact(spec: RunSpec, reporter: EventReporter) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A service raises a `KalimtakError`; views turn it into `{"error": {"code", "mess
 commands into one line and a non-zero exit, admin actions into a message.
 """
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +75,11 @@ class Unavailable(KalimtakError):
 
     def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
         super().__init__(message, code=code, retry_after=retry_after)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system refused to write for want of space, or of this user's share of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def error_body(code: str, message: str, fields: Mapping[str, list[str]] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""When the database is away: one answer for every door, 503 with `Retry-After`, and no word of what it said.
+"""When the database or a disk is away: one answer for every door, 503 with `Retry-After`, and no word of what it said.
 
 Away means whatever a second try may cure: not reached, restarted, out of connections, locked, out of time, out of
 space, or read-only (a standby, before it is promoted).
@@ -10,20 +10,29 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
-from .errors import Unavailable
+from .errors import Unavailable, is_disk_full
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2
 SQLITE_ERROR = 1  # https://sqlite.org/rescode.html#error: the statement is wrong, and will be next time
+SQLITE_FULL = 13
+DISK_FULL = "53100"
 READ_ONLY_TRANSACTION = "25006"  # https://www.postgresql.org/docs/15/errcodes-appendix.html
 
 
+_DISK_FULL = Unavailable("The disk is full; nothing was stored.", code="disk_full", retry_after=60)
+
+
 def outage_of(error: BaseException | None) -> Unavailable | None:
-    """The 503 that `error` calls for; None if it is no outage of the database but a fault of ours."""
+    """The 503 that `error` calls for; None if it is no outage but a fault of ours."""
+    if error is not None and is_disk_full(error):
+        return _DISK_FULL
     if not isinstance(error, DatabaseError | InterfaceError):
         return None
     cause = error.__cause__
+    if getattr(cause, "sqlite_errorcode", None) == SQLITE_FULL or getattr(cause, "sqlstate", None) == DISK_FULL:
+        return _DISK_FULL
     is_away = isinstance(error, OperationalError | InterfaceError)
     if getattr(cause, "sqlite_errorcode", None) == SQLITE_ERROR:
         is_away = False

@@ -51,7 +51,7 @@ def _folder(name: str, folder: Path) -> Iterator[Diagnosis]:
         with suppress(OSError):
             probe.unlink()
     room = f"{free / 2**30:.1f} GiB free"
-    if free < store.RESERVE_BYTES:
+    if free < settings.KALIMTAK_DISK_RESERVE:
         what = f"{folder}: disk full but for {free // 2**20} MiB"
         yield problem(name, what, "Free space; until then uploads and training runs are refused.")
     elif free < LITTLE:
