@@ -2,25 +2,25 @@
 
 import json
 import secrets
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 
-from kalimtak.core import jobs
 from kalimtak.core.auth import key_create
+from kalimtak.core.commands import Report
 from kalimtak.core.errors import KalimtakError
+from kalimtak.core.foreground import run_here
 from kalimtak.core.models import ApiKey, Job, Scope
+from kalimtak.core.reaper import reap
 from kalimtak.installation import write_private
 from registry.models import Classifier
-from registry.services import classifier_get, live_version, version_deploy
-from training.models import Dataset
+from registry.services import classifier_get, live_version
+from training.models import Dataset, TrainingRun
 from training.samples import CLASSIFIERS, generate
 from training.services import dataset_add, dataset_load, run_start
 
-Report = Callable[[float, str], None]
 ACTOR = "quickstart"
 ROWS = {"classic": 4_000, "encoder": 2_000}  # enough to be sensible, few enough for all five within three minutes
 SEED = 7
@@ -37,22 +37,28 @@ def classifier_ready(slug: str, report: Report) -> str:
     if live is not None:
         return f"{live} is live already"
     samples_load(classifier, report)
-    run = run_start(classifier, actor=ACTOR, ring=False)
-    state = jobs.run(run.job_id)
-    run.refresh_from_db()
-    if state != Job.State.SUCCEEDED or run.version is None:
-        raise KalimtakError(f"Training {slug} ended as {run.job.state}: {run.job.error}")
-    version_deploy(run.version, actor=ACTOR, reason="quickstart")
-    return f"{run.version} trained and deployed"
+    run = _unfinished_run(classifier) or run_start(classifier, actor=ACTOR, then=TrainingRun.Then.DEPLOY, ring=False)
+    job = run_here(run.job, report)
+    live = live_version(classifier)
+    if live is None:
+        reason = job.error or (job.result or {}).get("deployment") or "its version was not deployed"
+        raise KalimtakError(f"Training {slug} ended as {job.state}: {reason}")
+    return f"{live} trained and deployed"
+
+
+def _unfinished_run(classifier: Classifier) -> TrainingRun | None:
+    """The run of a quickstart that was interrupted, which this one goes on with."""
+    reap()
+    unfinished = (Job.State.QUEUED, Job.State.RUNNING)
+    runs = TrainingRun.objects.filter(classifier=classifier, then=TrainingRun.Then.DEPLOY, job__actor=ACTOR)
+    return runs.filter(job__state__in=unfinished).first()
 
 
 def samples_load(classifier: Classifier, report: Report) -> Dataset:
     """Load the classifier's sample set, once: the same rows again change nothing."""
-    known = Dataset.objects.filter(
-        classifier=classifier, origin=Dataset.Origin.SAMPLE, state=Dataset.State.READY
-    ).first()
+    known = Dataset.objects.filter(classifier=classifier, origin=Dataset.Origin.SAMPLE).first()
     if known is not None:
-        return known
+        return known if known.state == Dataset.State.READY else dataset_load(known, progress=report)
     names = [*CLASSIFIERS[classifier.slug].input_fields, classifier.label_field]
     rows = [
         json.dumps(dict(zip(names, (*sample.fields, sample.label), strict=True)), ensure_ascii=False)

@@ -124,13 +124,16 @@ def dataset_fetch(dataset: Dataset, progress: Progress) -> None:
     dataset.save(update_fields=["digest"])
 
 
-def dataset_import_queue(dataset: Dataset, *, actor: str, then: str = "none") -> Job:
-    """Queue the loading of `dataset`, and afterwards perhaps a training run; the waiting job where there is one."""
+def dataset_import_queue(dataset: Dataset, *, actor: str, then: str = "none", ring: bool = True) -> Job:
+    """Queue the loading of `dataset`, and afterwards perhaps a training run; the waiting job where there is one.
+
+    With `ring=False` the caller runs the job by itself.
+    """
     _check_choice("then", then, THEN)
     if dataset.job is not None and not dataset.job.is_finished:
         return dataset.job
     with transaction.atomic():
-        job = jobs.enqueue("import", {"dataset": dataset.pk, "then": then}, actor=actor)
+        job = jobs.enqueue("import", {"dataset": dataset.pk, "then": then}, actor=actor, ring=ring)
         Dataset.objects.filter(pk=dataset.pk).update(job=job)
     dataset.job = job
     return job

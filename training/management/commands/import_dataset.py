@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
 
 from kalimtak.core.commands import KalimtakCommand
+from kalimtak.core.foreground import run_here
+from kalimtak.core.models import Job
 from registry.services import classifier_get
 from training import services
 from training.models import Dataset, TrainingDataItem
 
+ACTOR = "command line"
+CANCELLED = 130
 ERRORS_PRINTED = 20
 
 
@@ -32,20 +37,27 @@ class Command(KalimtakCommand):
         path: Path = options["file"]
         if not path.is_file():
             raise CommandError(f"There is no file {path}.")
-        dataset = services.dataset_add(
-            classifier_get(options["classifier"]),
-            source=path,
-            name=path.name,
-            role=options["role"],
-            split=options["split"],
-            options={"text_fields": options["text_field"], "label_field": options["label_field"]},
-            actor="command line",
-        )
-        if options["analyse_only"]:
+        with transaction.atomic():
+            dataset = services.dataset_add(
+                classifier_get(options["classifier"]),
+                source=path,
+                name=path.name,
+                role=options["role"],
+                split=options["split"],
+                options={"text_fields": options["text_field"], "label_field": options["label_field"]},
+                actor=ACTOR,
+            )
+            job = None if options["analyse_only"] else services.dataset_import_queue(dataset, actor=ACTOR, ring=False)
+        if job is None:
             self._print_report(services.dataset_analyse(dataset))
             return
         with self.progress(f"Loading {path.name}") as progress:
-            services.dataset_load(dataset, progress=progress)
+            job = run_here(job, progress)
+        if job.state == Job.State.CANCELLED:
+            raise CommandError("Cancelled. Load it again to go on.", returncode=CANCELLED)
+        if job.state != Job.State.SUCCEEDED:
+            raise CommandError(" ".join(job.error.split()) or f"The job is {job.state}.")
+        dataset.refresh_from_db()
         self._print_report(dataset.report)
         self._print_outcome(dataset)
 

@@ -1,18 +1,14 @@
 """`manage.py train SLUG`: one training run, here and now or through the queue."""
 
 import json
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import connection
 
-from kalimtak.core import jobs
-from kalimtak.core.commands import KalimtakCommand, Report, one_line
-from kalimtak.core.errors import Conflict, InvalidInput
+from kalimtak.core.commands import KalimtakCommand, one_line
+from kalimtak.core.errors import InvalidInput
+from kalimtak.core.foreground import run_here
 from kalimtak.core.models import Job
 from registry import services as registry
 from registry import store
@@ -24,7 +20,6 @@ from training.services import run_resume, run_start
 
 ACTOR = "system"
 CANCELLED = 130
-POLL_SECONDS = 0.5
 
 
 class Command(KalimtakCommand):
@@ -60,7 +55,7 @@ class Command(KalimtakCommand):
             self._print_queued(run, as_json=options["json"])
             return
         with self.progress(f"Training {run.classifier.slug}") as report:
-            job = _run_here(run.job, report)
+            job = run_here(run.job, report)
         if job.state == Job.State.CANCELLED:
             raise CommandError("Cancelled. `--resume` goes on from the last checkpoint.", returncode=CANCELLED)
         if job.state != Job.State.SUCCEEDED:
@@ -137,64 +132,3 @@ def _entry(path: Path, slug: str) -> Entry:
             return entry
     listed = ", ".join(entry.route for entry in entries) or "nothing"
     raise InvalidInput(f"{path} has no entry for {slug}; it describes {listed}.")
-
-
-def _run_here(job: Job, report: Report) -> Job:
-    """Be the supervisor of `job` until it is finished; Ctrl-C cancels it, TERM gives it back to the queue."""
-    interrupted, terminated = threading.Event(), threading.Event()
-    context: list[jobs.JobContext] = []
-
-    def on_interrupt(*_: object) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
-
-    def on_terminate(*_: object) -> None:
-        terminated.set()
-        for each in context:
-            each.stop_asked.set()
-
-    before = signal.signal(signal.SIGINT, on_interrupt), signal.signal(signal.SIGTERM, on_terminate)
-    watcher = _Watcher(job, report, interrupted)
-    watcher.start()
-    try:
-        while not job.is_finished:
-            jobs.run(job.pk, on_claim=context.append)
-            job.refresh_from_db()
-            if terminated.is_set():
-                raise CommandError("Stopped. The run waits in the queue for a worker.")
-            if not job.is_finished:  # another run has the device, or a worker was quicker
-                time.sleep(POLL_SECONDS)
-    finally:
-        watcher.finish()
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
-    return job
-
-
-class _Watcher(threading.Thread):
-    """Shows how far the job is, and passes Ctrl-C on to it outside of the signal handler."""
-
-    def __init__(self, job: Job, report: Report, interrupted: threading.Event) -> None:
-        super().__init__(name="watcher", daemon=True)
-        self._job, self._report, self._interrupted = job, report, interrupted
-        self._done = threading.Event()
-
-    def run(self) -> None:
-        is_cancelling = False
-        while not self._done.wait(POLL_SECONDS):
-            seen = Job.objects.get(pk=self._job.pk)
-            self._report(seen.progress, seen.note or "waits for the device")
-            if self._interrupted.is_set() and not is_cancelling:
-                is_cancelling = True
-                self._cancel(seen)
-        connection.close()
-
-    def _cancel(self, job: Job) -> None:
-        try:
-            jobs.cancel(job, actor=ACTOR)
-        except Conflict:  # it finished just now
-            return
-
-    def finish(self) -> None:
-        self._done.set()
-        self.join()
