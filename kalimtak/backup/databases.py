@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+import psycopg
 from django.db import connection
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
 
 from kalimtak.core.errors import Conflict, InvalidInput, Unavailable
 from kalimtak.core.sqlite import Database
@@ -83,6 +86,16 @@ class Engine(Protocol):
 def engine() -> Engine:
     """The engine that DATABASE_URL names."""
     return Postgres() if connection.vendor == "postgresql" else Sqlite()
+
+
+@contextmanager
+def drivers_errors() -> Iterator[None]:
+    """What goes on beside Django's connection fails with the drivers' errors: raise `Unavailable` in their place."""
+    try:
+        yield
+    except (Database.Error, psycopg.Error) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise Unavailable(f"The database cannot be used: {lines[0]}", code="database_away") from error
 
 
 # SQLite ----------------------------------------------------------------------------------------------------------
@@ -223,20 +236,12 @@ class Postgres:
     @contextmanager
     def _session(self) -> Iterator[Any]:
         """A session of our own, beside Django's."""
-        import psycopg
-
-        try:
-            session = psycopg.connect(**self._parameters(), autocommit=True)
-        except psycopg.OperationalError as error:
-            raise Unavailable(f"The database does not answer: {str(error).splitlines()[0]}") from error
-        with session:
+        with psycopg.connect(**self._parameters(), autocommit=True) as session:
             yield session
 
     def _run(self, command: list[str], arguments: list[str]) -> None:
         """Raises `Unavailable` with the program's complaint. The password goes by the environment, which others of
         this machine cannot read."""
-        from psycopg.conninfo import make_conninfo
-
         parameters = self._parameters()
         password = str(parameters.pop("password", "") or "")
         conninfo = make_conninfo("", **parameters)
@@ -249,8 +254,6 @@ class Postgres:
 
     def _parameters(self) -> dict[str, Any]:
         """As Django connects, what libpq does not know left out."""
-        from psycopg.pq import Conninfo
-
         known = {option.keyword.decode() for option in Conninfo.get_defaults()}
         return {name: value for name, value in connection.get_connection_params().items() if name in known}
 

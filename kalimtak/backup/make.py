@@ -8,7 +8,7 @@ from pathlib import Path
 from django.conf import settings
 
 from kalimtak.backup.contents import PRIVATE, Contents, copy_tree, subject_key_fingerprint, tree_size
-from kalimtak.backup.databases import Engine, Snapshot, engine
+from kalimtak.backup.databases import Engine, Snapshot, drivers_errors, engine
 from kalimtak.core.commands import Report, silent
 from kalimtak.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from registry import store
@@ -17,6 +17,7 @@ from registry.manifest import ArtefactCorrupt, fsync_path, fsync_tree, hash_file
 SPARE = 64 * 2**20
 
 
+@drivers_errors()
 def backup_make(folder: Path, *, report: Report = silent) -> tuple[Contents, list[str]]:
     """Write the backup `folder`, all of it or nothing; its contents, and what somebody should know about it.
 

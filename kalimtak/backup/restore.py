@@ -16,7 +16,7 @@ from django_q.models import OrmQ
 
 from kalimtak import fsck
 from kalimtak.backup.contents import PRIVATE, Contents, copy_tree, subject_key_fingerprint
-from kalimtak.backup.databases import Engine, engine
+from kalimtak.backup.databases import Engine, drivers_errors, engine
 from kalimtak.core import audit
 from kalimtak.core.commands import Report, silent
 from kalimtak.core.errors import Conflict, InvalidInput, Unavailable
@@ -40,6 +40,7 @@ class Restored:
     remarks: list[str] = field(default_factory=list)
 
 
+@drivers_errors()
 def backup_restore(folder: Path, *, force: bool = False, actor: str, report: Report = silent) -> Restored:
     """Make this installation what it was when `folder` was backed up.
 

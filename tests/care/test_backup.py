@@ -65,7 +65,7 @@ def facts_of(installation):
 def drill(tmp_path_factory):
     """An installation at work, backed up under load, then gone."""
     folder = tmp_path_factory.mktemp("drill")
-    installation = Installation(folder / "old").set_up()
+    installation = Installation(folder / "old", WEB_CONCURRENCY="1").set_up()
     try:
         installation.manage("import_dataset", str(installation.folder / "items.csv"), "--classifier", "topic")
         installation.manage("train", "topic", "--deploy")
@@ -153,6 +153,18 @@ def test_a_disk_without_room_is_said_before_anything_is_written(drill, tmp_path)
         assert not any(small.iterdir())
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.parametrize("kind", ["a file that is no database", "a server that is away"])
+def test_a_database_that_cannot_be_used_is_said_in_one_line(tmp_path, kind):
+    (tmp_path / "garbage").write_bytes(b"no database at all" * 100)
+    away = kind == "a server that is away"
+    database = "postgres://kalimtak@127.0.0.1:1/none" if away else f"sqlite:///{tmp_path / 'garbage'}"
+    installation = Installation(tmp_path / "installation", database=database)
+    said = installation.manage("backup", str(tmp_path / "new"), code=1)
+    assert said.startswith("CommandError: The database cannot be used: ")
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.glob("new*"))
 
 
 # Damage ------------------------------------------------------------------------------------------------------------
