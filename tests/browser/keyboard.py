@@ -60,6 +60,7 @@ class Keyboard:
 
     def walk(self) -> list[dict[str, Any]]:
         """Everything Tab passes from the top of the page until it leaves it at the bottom."""
+        self.page.wait_for_load_state("networkidle")
         self.page.evaluate("document.activeElement.blur()")
         passed: list[dict[str, Any]] = []
         self.page.evaluate(STILL)

@@ -245,8 +245,8 @@ def test_a_job_that_waits_is_cancelled(office, world):
     assert world.waiting_job.state == "cancelled"
 
 
-def test_signing_in_is_refused_politely_and_then_too_often(live_server, people, settings, visitor_at):
-    settings.KALIMTAK_RATELIMIT_LOGIN = "2/m"
+def test_signing_in_is_refused_politely_and_then_too_often(live_server, serving, people, settings, visitor_at):
+    settings.KALIMTAK_RATELIMIT_LOGIN = "2/d"  # no window ends between the tries
     visitor = visitor_at(live_server.url)
     page = visitor.open("/admin/")
     visitor.refusals.add(429)

@@ -46,7 +46,7 @@ class Visitor:
     def __init__(self, browser: Any, url: str, **context: Any) -> None:
         self.url = url.rstrip("/")
         self.context = browser.new_context(base_url=self.url, **{"viewport": DESK, "locale": "en-GB"} | context)
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(30_000)  # a busy machine is no fault of the page
         self.context.add_init_script(axe())
         self.page = self.context.new_page()
         self.faults: list[str] = []
