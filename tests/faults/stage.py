@@ -221,6 +221,9 @@ SCENARIOS = {
 
 def die(act: Callable[[], object], at: str) -> None:
     """Let a process of its own do `act` and die at `at`."""
+    connections.close_all()  # two processes must not share one
+    if hasattr(connections["default"], "close_pool"):
+        connections["default"].close_pool()
     child = os.fork()
     if child == 0:
         os.environ["KALIMTAK_CRASHPOINT"] = at
