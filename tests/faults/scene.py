@@ -26,7 +26,7 @@ django.setup()
 from datetime import timedelta
 from django.db import close_old_connections, connections
 from django.utils import timezone
-from django_q.models import OrmQ
+from django_q.models import OrmQ, Success
 from django_q.tasks import async_task
 from interactions.models import Feedback, UserInteraction
 from kalimtak import fsck

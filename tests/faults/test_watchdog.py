@@ -11,7 +11,7 @@ import pytest
 
 from kalimtak.core.cluster import ANSWERED, ASKING, BUSY, IDLE, PULSE
 from kalimtak.core.watchdog import DATABASE_SECONDS, Progress
-from tests.faults.scene import Worker
+from tests.faults.scene import Console, Worker
 from tests.installation import Installation
 from tests.services import wait_until
 
@@ -101,52 +101,49 @@ def installation(template: Installation, tmp_path: Path) -> Iterator[Installatio
     cloned.close()
 
 
-UNDER_WAY = """
-from django.utils import timezone; from django_q.models import OrmQ
-print([row.task["func"] for row in OrmQ.objects.filter(lock__gt=timezone.now())])
-"""
-DONE = "from django_q.models import Success; print(*Success.objects.values_list('func', flat=True))"
+@pytest.fixture
+def ask(installation: Installation) -> Console:
+    return Console(installation)
 
 
-def enqueue(installation: Installation, *tasks: tuple[str, float]) -> None:
-    calls = "".join(f"\nasync_task({name!r}, {argument})" for name, argument in tasks)
-    installation.python(f"from django_q.tasks import async_task{calls}")
+def enqueue(ask: Console, *tasks: tuple[str, float]) -> None:
+    for name, argument in tasks:
+        ask(f"async_task({name!r}, {argument})")
 
 
-def waiting(installation: Installation) -> int:
-    return int(installation.python("from django_q.models import OrmQ; print(OrmQ.objects.count())"))
+def waiting(ask: Console) -> int:
+    return ask("OrmQ.objects.count()")
 
 
-def restarts_noted(installation: Installation) -> list[str]:
-    code = "from kalimtak.core.models import AuditEvent as A"
-    rows = "A.objects.filter(action='queue.restart').order_by('pk')"
-    return installation.python(f"{code}\nfor row in {rows}: print(row.target, row.data['reason'])").splitlines()
+def restarts_noted(ask: Console) -> list[str]:
+    rows = "AuditEvent.objects.filter(action='queue.restart').order_by('pk')"
+    return ask(f"[f'{{row.target}} {{row.data}}' for row in {rows}]")
 
 
 @pytest.mark.postgres
-def test_a_frozen_cluster_is_started_again_and_takes_what_waits(installation: Installation) -> None:
+def test_a_frozen_cluster_is_started_again_and_takes_what_waits(installation: Installation, ask: Console) -> None:
     worker = Worker(installation)
     frozen = worker.freeze()
-    enqueue(installation, ("time.sleep", 0), ("time.sleep", 0))
+    enqueue(ask, ("time.sleep", 0), ("time.sleep", 0))
     worker.wait_until_replaced(frozen)
     assert worker.state["restarts"] == 1
     assert "no task got through" in worker.state["last_restart"]
     assert "no task got through" in installation.log("worker-default")
-    enqueue(installation, ("time.sleep", 0))
-    wait_until(lambda: waiting(installation) <= 2, 30, what="tasks that are taken")  # two were taken by the frozen one
-    (noted,) = restarts_noted(installation)
+    enqueue(ask, ("time.sleep", 0))
+    wait_until(lambda: waiting(ask) <= 2, 30, what="tasks that are taken")  # two were taken by the frozen one
+    (noted,) = restarts_noted(ask)
     assert "cluster default@" in noted and "no task got through" in noted
     assert worker.stop() < 10
 
 
-def test_workers_that_are_busy_for_long_are_left_alone(installation: Installation) -> None:
+def test_workers_that_are_busy_for_long_are_left_alone(installation: Installation, ask: Console) -> None:
     worker = Worker(installation)
-    enqueue(installation, *[("time.sleep", 8)] * 3)
+    enqueue(ask, *[("time.sleep", 6)] * 3)
     leader = worker.leader
-    wait_until(lambda: waiting(installation) == 0, 60, every=1, what="an empty queue")
+    wait_until(lambda: waiting(ask) == 0, 60, what="an empty queue")
     assert worker.leader == leader
     assert worker.state["restarts"] == 0
-    assert restarts_noted(installation) == []
+    assert restarts_noted(ask) == []
 
 
 def test_a_cluster_that_was_halted_is_replaced(installation: Installation) -> None:
@@ -195,29 +192,29 @@ def test_a_frozen_cluster_that_is_told_to_stop_is_ended_after_the_grace(installa
     assert psutil.wait_procs(group, timeout=5)[1] == []
 
 
-def test_a_task_that_runs_may_finish_before_its_cluster_ends(installation: Installation) -> None:
+def test_a_task_that_runs_may_finish_before_its_cluster_ends(installation: Installation, ask: Console) -> None:
     worker = Worker(installation)
-    enqueue(installation, ("time.sleep", 5))
-    wait_until(lambda: "time.sleep" in installation.python(UNDER_WAY), 20, what="a task under way")
+    enqueue(ask, ("time.sleep", 5))
+    wait_until(lambda: ask("OrmQ.objects.filter(lock__gt=timezone.now()).count()"), 20, what="a task under way")
     worker.stop()
-    assert waiting(installation) == 0
-    assert installation.python(DONE).split() == ["time.sleep"]
+    assert waiting(ask) == 0
+    assert ask("list(Success.objects.values_list('func', flat=True))") == ["time.sleep"]
 
 
-def test_a_cluster_may_be_named_and_may_run_once(installation: Installation) -> None:
-    installation.python("from django_q.tasks import async_task\nasync_task('time.sleep', 0, cluster='training')")
+def test_a_cluster_may_be_named_and_may_run_once(installation: Installation, ask: Console) -> None:
+    ask("async_task('time.sleep', 0, cluster='training')")
     installation.start("qcluster", "--name", "training")
-    wait_until(lambda: waiting(installation) == 0, 60, every=0.5, what="an empty queue")
+    wait_until(lambda: waiting(ask) == 0, 60, what="an empty queue")
     assert (Path(installation.environment["KALIMTAK_VAR"]) / "run" / "qcluster-training.json").exists()
     installation.manage("qcluster", "--run-once")
 
 
 @pytest.mark.postgres
-def test_no_two_processes_of_a_cluster_share_a_connection(installation: Installation) -> None:
+def test_no_two_processes_of_a_cluster_share_a_connection(installation: Installation, ask: Console) -> None:
     if installation.environment["DATABASE_URL"].startswith("sqlite"):
         pytest.skip("SQLite has no connections")
     worker = Worker(installation)
-    enqueue(installation, *[("kalimtak.core.tasks.job_wake", 0)] * 4)  # which asks for a job's row, in vain
+    enqueue(ask, *[("kalimtak.core.tasks.job_wake", 0)] * 4)  # which asks for a job's row, in vain
     owners: dict[tuple, set[int]] = {}
 
     def all_are_seen() -> bool:
