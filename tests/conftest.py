@@ -41,6 +41,33 @@ settings.STORAGES = {
 Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The second pass of `tests/suite.py` is for what a database can matter to.
+
+    pytest-django lets no test near a database that did not ask for one, so such a test says on PostgreSQL what it said
+    on SQLite; unless it starts processes, which have a database of their own.
+    """
+    if os.environ.get("KALIMTAK_TEST_ONLY_DATABASE") != "1":
+        return
+    kept = [item for item in items if asks_for_a_database(item) or starts_processes(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def asks_for_a_database(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return (
+        bool(fixtures & {"db", "transactional_db", "live_server"}) or item.get_closest_marker("django_db") is not None
+    )
+
+
+def starts_processes(item: pytest.Item) -> bool:
+    folder = item.path.parent.name
+    return folder in {"browser", "care", "contract", "faults", "platform", "tests"} or any(
+        word in item.path.read_text(encoding="utf-8") for word in ("tests.installation", "subprocess")
+    )
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note for `tests/suite.py` what became of each test; it tells what ran nowhere."""
     notes = os.environ.get("KALIMTAK_TEST_OUTCOMES")

@@ -25,6 +25,7 @@ import redis
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = Path("/usr/bin/chromium")
 SERVICES = {"postgres", "redis", "browser"}
+FAULTS, FAULTS_SUFFIX = "tests/faults", "_faults"
 NO_TESTS = 5  # pytest's exit status
 TELL_SECONDS = 60
 
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         if postgres:
             drop(postgres, f"test_{database}")
+            drop(postgres, f"test_{database}{FAULTS_SUFFIX}")
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if any(statuses) or (strict and missed) else 0
 
@@ -148,10 +150,28 @@ def run(each: Pass) -> int:
 def run_everything(
     sqlite: dict[str, str], server: dict[str, str], folder: Path, arguments: Sequence[str]
 ) -> tuple[list[Pass], list[int]]:
-    """Both databases side by side, then by itself what measures time or needs the whole machine."""
+    """Both databases side by side, then by itself what measures time or needs the whole machine.
+
+    The fault tests are passes of their own: they mostly wait for what they killed, while the others keep the cores
+    busy. On PostgreSQL nothing is repeated that a database makes no difference to.
+    """
     arguments = ["--durations=25", *arguments]
-    together = [Pass("sqlite", sqlite, "not alone", folder, arguments)]
-    together += [Pass("postgresql", server, "not alone and not own_servers", folder, arguments)]
+    rest, faults = [*arguments, f"--ignore={FAULTS}"], [*arguments, FAULTS]
+    server = server | {"KALIMTAK_TEST_ONLY_DATABASE": "1"}
+    # A database for each: two passes would drop each other's.
+    beside = server | {"KALIMTAK_TEST_DATABASE_URL": server["KALIMTAK_TEST_DATABASE_URL"] + FAULTS_SUFFIX}
+    together = [
+        Pass("sqlite", sqlite, "not alone", folder, rest),
+        Pass("postgresql", server, "not alone and not own_servers", folder, rest),
+        Pass("sqlite-faults", sqlite, "not alone", folder, faults),
+        Pass(
+            "postgresql-faults",
+            beside | {"KALIMTAK_TEST_REDIS_URL": ""},
+            "not alone and not own_servers",
+            folder,
+            faults,
+        ),
+    ]
     alone = [Pass("sqlite-alone", sqlite, "alone", folder, arguments)]
     alone += [Pass("postgresql-alone", server, "alone and not own_servers", folder, arguments)]
     return together + alone, side_by_side(together) + [run(each) for each in alone]

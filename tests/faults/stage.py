@@ -39,6 +39,7 @@ from registry.services import artefact_problems
 from training import services
 from training.models import Dataset, DatasetSnapshot, TrainingDataItem, TrainingRun
 from training.services import datasets
+from training.services.snapshots import rows_digest
 from training.services.work import runs_root
 
 FEEDBACK = 520  # a batch and a bit
@@ -273,7 +274,7 @@ def tell() -> None:
         "outcomes": [each.report.get("outcome") for each in Dataset.objects.order_by("pk")],
         "items": sorted([*map(str, key), count] for key, count in Counter(items).items()),
         "feedback waiting": services.evidence_waiting(topic()),
-        "snapshots": list(DatasetSnapshot.objects.values_list("digest", flat=True)),
+        "snapshots": [seen_in(each) for each in DatasetSnapshot.objects.all()],
         "runs": [str(each) if each else None for each in runs_versions()],
         "results": sorted(json.dumps(each, sort_keys=True) for each in results()),
         "versions": sorted(ModelVersion.objects.values_list("number", "status", "metrics__macro_f1")),
@@ -287,6 +288,12 @@ def tell() -> None:
         "fsck": [str(finding) for finding in fsck.find(settle_seconds=0)],
     }
     print("\n" + json.dumps(facts), flush=True)
+
+
+def seen_in(snapshot: DatasetSnapshot) -> str:
+    """What a run sees in it, without the items' numbers: PostgreSQL skips those that a death took with it."""
+    rows = snapshot.rows.order_by("content_hash", "label").values_list("content_hash", "label", "split", "weight")
+    return rows_digest(rows)
 
 
 def runs_versions() -> list[ModelVersion | None]:

@@ -243,6 +243,7 @@ def test_nothing_is_found_wrong_where_nobody_died(undisturbed: Undisturbed) -> N
         assert (facts["fsck"], facts["staging"], facts["work"]) == ([], [], []), name
 
 
+@pytest.mark.own_servers  # or rather none: a trainer knows no database
 @pytest.mark.parametrize("death", TRAINER_DEATHS)
 def test_a_trainer_that_dies_is_started_once_more(
     death: str, templates: Templates, clone: Clone, undisturbed: Undisturbed

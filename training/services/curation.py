@@ -140,9 +140,7 @@ def evidence_waiting(classifier: Classifier) -> int:
 class _Curation:
     """The curation of one classifier: where it is in the rows, and what the set holds."""
 
-    def __init__(
-        self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats, actor: str
-    ) -> None:
+    def __init__(self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats, actor: str) -> None:
         self.classifier, self.dry_run, self.effect, self.stats, self.actor = classifier, dry_run, effect, stats, actor
         self.policy: ReviewPolicy = classifier.get_policy().review
         self.labels, self.sources = _set_counts(classifier)
