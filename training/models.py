@@ -50,6 +50,12 @@ class Dataset(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_given_up(self) -> bool:
+        """Nobody loads it any more, and the processes that did could not say so: they died each time."""
+        is_open = self.state in (self.State.PENDING, self.State.LOADING)
+        return is_open and self.job is not None and self.job.is_finished
+
 
 class ItemQuerySet(models.QuerySet["TrainingDataItem"]):
     def approved(self) -> "ItemQuerySet":

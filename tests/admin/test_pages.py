@@ -159,3 +159,13 @@ def test_the_search_of_the_sidebar_finds_pages_that_one_may_see(world, sign_in):
     assert "Classifiers" in sign_in("olga").get(address, {"s": "classif"}).text
     assert "Classifiers" not in sign_in("nadia").get(address, {"s": "classif"}).text
     assert sign_in("olga").get(address).status_code == 200
+
+
+def test_a_data_set_whose_import_died_each_time_is_shown_as_what_became_of_its_job(sign_in, world):
+    world.dataset.job.state = "quarantined"
+    world.dataset.job.error = "Its process died 3 times."
+    world.dataset.job.save()
+    olga = sign_in("olga")
+    assert "quarantined" in olga.get("/admin/training/dataset/").content.decode()
+    page = olga.get(f"/admin/training/dataset/{world.dataset.pk}/change/").content.decode()
+    assert "Its process died 3 times." in page

@@ -121,7 +121,8 @@ class ReportPanel(Panel):
     template = "admin/training/report.html"
 
     def is_live(self, obj: Any) -> bool:
-        return obj.state in (Dataset.State.PENDING, Dataset.State.LOADING) and obj.job is not None
+        is_open = obj.state in (Dataset.State.PENDING, Dataset.State.LOADING)
+        return is_open and obj.job is not None and not obj.is_given_up
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         return {"dataset": obj, **report_context(obj.report)}
@@ -150,6 +151,8 @@ class DatasetAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description=_("state"), ordering="state")
     def state_shown(self, dataset: Dataset) -> SafeString:
+        if dataset.is_given_up and dataset.job is not None:
+            return state_label(dataset.job.state, dataset.job.get_state_display())
         return state_label(dataset.state, dataset.get_state_display())
 
     @admin.display(description=_("created"), ordering="created_at")

@@ -268,11 +268,10 @@ def dataset_load(
         crashpoint("import.before_first_chunk")
         outcome = _load_rows(dataset, analysed, report_progress, effect)
     except KalimtakError as error:
-        Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.FAILED, error=error.message)
+        _note_failure(dataset, error.message)
         raise
     except jobs.JobCancelled:
-        stopped = "Stopped before its end; load it again to go on."
-        Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.FAILED, error=stopped)
+        _note_failure(dataset, "Stopped before its end; load it again to go on.")
         raise
     crashpoint("import.before_ready")
     with effect():
@@ -283,6 +282,12 @@ def dataset_load(
         data = {"classifier": dataset.classifier.slug, **outcome.to_dict()}
         audit.record(dataset.actor or "system", "dataset.load", f"dataset {dataset.pk}", **data)
     return dataset
+
+
+def _note_failure(dataset: Dataset, error: str) -> None:
+    """An attempt that was overtaken has no say about what a newer one finished."""
+    unfinished = Dataset.objects.filter(pk=dataset.pk).exclude(state=Dataset.State.READY)
+    unfinished.update(state=Dataset.State.FAILED, error=error)
 
 
 def _adopt_labels(classifier: Classifier, analysis: "Analysis", effect: Effect) -> None:
