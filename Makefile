@@ -7,7 +7,7 @@ ARGS ?=
 UNTYPED := (^|/)(admin|migrations)(/|\.py$$)|kalimtak/(admin_site|dashboard)\.py$$
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench openapi
+.PHONY: help run test lint bench soak openapi
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,10 @@ lint: .venv/dev.stamp ## style, formatting and types
 	@DEBUG=1 $(BIN)/mypy --exclude '$(UNTYPED)' kalimtak registry interactions training inference
 
 bench: .venv/runtime.stamp ## measure; every figure in the documentation comes from here
-	@set -e; for file in bench/*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+	@set -e; for file in bench/*.py; do test "$$file" != bench/soak.py || continue; echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+soak: .venv/runtime.stamp ## ten minutes of load, with servers killed and restarted meanwhile
+	@$(BIN)/python bench/soak.py $(ARGS)
 
 openapi: .venv/runtime.stamp ## write openapi.yaml from the code
 	@DEBUG=1 $(BIN)/python manage.py spectacular --file openapi.yaml --validate --fail-on-warn

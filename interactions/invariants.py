@@ -48,7 +48,7 @@ def interactions_mirror_their_feedback(look: Look) -> Iterator[Finding]:
         spoken = _feedback_between(rows[0].pk, rows[-1].pk)
         for row in rows:
             if not _is_mirror((row.rating, row.comment, row.correction), spoken.get(row.pk, [])):
-                remedy = "Give the feedback once more, or correct the interaction's row."
+                remedy = "Change the feedback, for instance its comment: what is said last is copied then."
                 yield error(f"interaction {row.pk}", "its rating and correction are not its newest feedback's", remedy)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
+from django.core.management.base import CommandError
 
 from kalimtak.core.auth import key_create
 from kalimtak.core.commands import Report
@@ -19,11 +20,12 @@ from registry.models import Classifier
 from registry.services import classifier_get, live_version
 from training.models import Dataset, TrainingRun
 from training.samples import CLASSIFIERS, generate
-from training.services import dataset_add, dataset_load, run_start
+from training.services import dataset_add, dataset_load, run_resume, run_start
 
 ACTOR = "quickstart"
 ROWS = {"classic": 4_000, "encoder": 2_000}  # enough to be sensible, few enough for all five within three minutes
 SEED = 7
+CANCELLED = 130  # as a shell has it for Ctrl-C
 STAFF = {"olga": "admin", "rami": "annotator", "tala": "trainer", "dina": "deployer", "vera": "viewer"}
 
 
@@ -40,6 +42,8 @@ def classifier_ready(slug: str, report: Report) -> str:
     run = _unfinished_run(classifier) or run_start(classifier, actor=ACTOR, then=TrainingRun.Then.DEPLOY, ring=False)
     job = run_here(run.job, report)
     live = live_version(classifier)
+    if job.state == Job.State.CANCELLED:
+        raise CommandError("Cancelled. The same command again goes on from the last checkpoint.", returncode=CANCELLED)
     if live is None:
         reason = job.error or (job.result or {}).get("deployment") or "its version was not deployed"
         raise KalimtakError(f"Training {slug} ended as {job.state}: {reason}")
@@ -47,11 +51,14 @@ def classifier_ready(slug: str, report: Report) -> str:
 
 
 def _unfinished_run(classifier: Classifier) -> TrainingRun | None:
-    """The run of a quickstart that was interrupted, which this one goes on with."""
+    """The run of a quickstart that was interrupted, which this one goes on with; after Ctrl-C from its checkpoints."""
     reap()
-    unfinished = (Job.State.QUEUED, Job.State.RUNNING)
-    runs = TrainingRun.objects.filter(classifier=classifier, then=TrainingRun.Then.DEPLOY, job__actor=ACTOR)
-    return runs.filter(job__state__in=unfinished).first()
+    last = TrainingRun.objects.filter(classifier=classifier).select_related("job").first()
+    if last is None or last.job.actor != ACTOR or last.then != TrainingRun.Then.DEPLOY:
+        return None
+    if last.job.state == Job.State.CANCELLED and last.version_id is None:
+        return run_resume(classifier, actor=ACTOR, ring=False)
+    return None if last.job.is_finished else last
 
 
 def samples_load(classifier: Classifier, report: Report) -> Dataset:

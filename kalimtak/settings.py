@@ -40,7 +40,7 @@ if not SECRET_KEY and DEBUG:
     SECRET_KEY = "insecure-and-only-for-debugging-" + "0" * 32
 KALIMTAK_SUBJECT_KEY = env.text("KALIMTAK_SUBJECT_KEY") or generated_key("subject_key")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS", subdomains=True)
 KALIMTAK_TRUSTED_PROXIES = env.networks("KALIMTAK_TRUSTED_PROXIES")
 KALIMTAK_CORS_ORIGINS = env.origins("KALIMTAK_CORS_ORIGINS")
 KALIMTAK_HTTPS = env.boolean("KALIMTAK_HTTPS")

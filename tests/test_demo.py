@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.management.base import CommandError
 
 from kalimtak import demo
 from kalimtak.core import jobs
@@ -45,3 +46,25 @@ def test_the_run_of_a_killed_quickstart_is_gone_on_with(sentiment: Classifier) -
     assert TrainingRun.objects.get() == run
     assert Job.objects.get().state == "succeeded"
     assert demo.classifier_ready("sentiment", silent) == "sentiment/1 is live already"
+
+
+def test_the_run_that_ctrl_c_cancelled_is_gone_on_with(sentiment: Classifier) -> None:
+    demo.samples_load(sentiment, silent)
+    first = demo.run_start(sentiment, actor=demo.ACTOR, then="deploy", ring=False)
+    jobs.cancel(first.job, actor=demo.ACTOR)
+    assert demo.classifier_ready("sentiment", silent) == "sentiment/1 trained and deployed"
+    second = TrainingRun.objects.get(job__state="succeeded")
+    assert second.job.params["resume_of"] == str(first.job_id)
+    assert second.snapshot == first.snapshot
+
+
+def test_a_quickstart_that_is_cancelled_says_how_to_go_on(
+    sentiment: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancelled(job: Job, report: object) -> Job:
+        return jobs.cancel(job, actor=demo.ACTOR)
+
+    monkeypatch.setattr(demo, "run_here", cancelled)
+    with pytest.raises(CommandError, match="The same command again goes on") as refusal:
+        demo.classifier_ready("sentiment", silent)
+    assert refusal.value.returncode == 130

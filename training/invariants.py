@@ -1,6 +1,5 @@
 """What always holds between data sets and their files, items, snapshots, runs and the versions they made."""
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,7 +20,7 @@ from training.models import Dataset, DatasetSnapshot, Review, SnapshotItem, Trai
 from training.run_process import trainer_lives
 from training.run_spec import SPLITS
 from training.services.snapshots import data_digest, rows_digest
-from training.services.work import KEPT_AFTER_FAILURE, runs_root
+from training.services.work import KEPT_AFTER_FAILURE, work_folders
 
 UPLOADING = timedelta(hours=1)  # the file is there before its row
 LOADING = timedelta(hours=6)  # in the terminal, without a job
@@ -217,12 +216,12 @@ def _broken_promises(run: TrainingRun) -> Iterator[str]:
 
 def work_folders_are_in_use(look: Look) -> Iterator[Finding]:
     """On this host: no trainer without a running job, no texts and no folders of runs that are over."""
-    folders = {uuid.UUID(folder.name): folder for folder in runs_root().glob("*-*-*-*-*") if folder.is_dir()}
+    folders = {job_id: folder for job_id, folder in work_folders() if folder.is_dir()}
     jobs = Job.objects.in_bulk(list(folders))
     for pk, folder in folders.items():
         job = jobs.get(pk)
         state = job.state if job else "unknown"
-        where = f"{runs_root().name}/{folder.name}"
+        where = f"{folder.parent.name}/{folder.name}"
         is_running = state == Job.State.RUNNING
         if not is_running and trainer_lives(folder / "trainer.json"):
             yield error(where, f"a trainer runs and its job is {state}", f"End the process named in {folder}.")

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import transaction
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, PolymorphicProxySerializer, extend_schema
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
@@ -138,14 +137,12 @@ class LoadDatasetView(ApiView):
         classifier = classifier_get(data["classifier"])
         options = {"text_fields": data.get("text_field", []), "label_field": data.get("label_field", "")}
         common: dict[str, Any] = {"role": data["role"], "split": data.get("split", ""), "options": options}
-        with transaction.atomic():
-            if "url" in data:
-                dataset = services.dataset_add_url(classifier, url=data["url"], actor=actor, **common)
-            else:
-                upload = data["file"]
-                dataset = services.dataset_add(classifier, source=upload.file, name=upload.name, actor=actor, **common)
-            job = services.dataset_import_queue(dataset, actor=actor, then=data["then"])
-        return Response({"job": str(job.pk), "dataset": dataset.pk}, status=202)
+        common |= {"actor": actor, "then": data["then"]}
+        if "url" in data:
+            dataset = services.dataset_add_url(classifier, url=data["url"], **common)
+        else:
+            dataset = services.dataset_add(classifier, source=data["file"].file, name=data["file"].name, **common)
+        return Response({"job": str(dataset.job_id), "dataset": dataset.pk}, status=202)
 
 
 class CurateView(ApiView):

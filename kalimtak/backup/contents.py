@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,8 @@ from registry.manifest import MANIFEST_NAME, ArtefactCorrupt, check_files
 
 FORMAT = 1  # 1: first
 MAX_MANIFEST_BYTES = 256 * 2**20
-PRIVATE = ("keys", "demo.json")  # below KALIMTAK_VAR
+DEMO = "demo.json"
+PRIVATE = ("keys", DEMO)  # below KALIMTAK_VAR
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,11 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def tree_size(folder: Path) -> int:
-    """Bytes of the files below `folder`; of a file, its own."""
-    return sum(path.stat().st_size for path in _files(folder))
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    else:
-        yield from (each for each in path.rglob("*") if each.is_file() and not each.is_symlink())
+    """Bytes of the files below `folder`; of a file, its own. What vanishes meanwhile counts nothing."""
+    below = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    paths = [folder] if folder.is_file() else below
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += path.lstat().st_size
+    return total

@@ -106,7 +106,8 @@ class Sqlite:
 
     @property
     def path(self) -> Path:
-        return Path(connection.settings_dict["NAME"])
+        """With links followed: that is how other processes' open files are told, and what must be exchanged."""
+        return Path(connection.settings_dict["NAME"]).resolve()
 
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
@@ -137,6 +138,18 @@ class Sqlite:
         except (psutil.Error, OSError):
             return False
 
+    def _refuse_hidden_company(self) -> None:
+        """Leaving the write-ahead log takes the file for oneself: it shows other accounts' and containers' users."""
+        if not self.path.exists():
+            return
+        with closing(Database.connect(self.path, timeout=1)) as database:
+            try:
+                database.execute("PRAGMA journal_mode=DELETE").fetchone()
+            except Database.OperationalError as error:
+                raise Conflict("The database is in use; stop all processes of this installation first.") from error
+            except Database.DatabaseError:  # a damaged file is no reason not to restore
+                return
+
     def is_empty(self) -> bool:
         if not self.path.exists() or self.path.stat().st_size == 0:
             return True
@@ -149,6 +162,7 @@ class Sqlite:
     def load(self, dump: Path, stamp: str) -> str:
         """By renames: the new file lies beside the old one, whole and on the disk, before anything is moved."""
         connection.close()
+        self._refuse_hidden_company()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.restoring")
         shutil.copyfile(dump, draft)
@@ -178,14 +192,12 @@ class Postgres:
 
     def dump(self, target: Path) -> Snapshot:
         """By `pg_dump` on a snapshot that our own transaction shares, so that both see the same instant."""
-        program = _program("pg_dump")
+        program = self._program("pg_dump")
         with self._session() as session, session.transaction():
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            exported, version, number = session.execute(
-                "SELECT pg_export_snapshot(), current_setting('server_version'), "
-                "current_setting('server_version_num')::int"
+            exported, version = session.execute(
+                "SELECT pg_export_snapshot(), current_setting('server_version')"
             ).fetchone()
-            _refuse_older(program, number // 10_000)
             self._run(
                 [program, "--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=60s"],
                 [f"--exclude-schema={ASIDE}*", f"--snapshot={exported}", f"--file={target}"],
@@ -209,29 +221,34 @@ class Postgres:
         return row is None
 
     def check_readable(self, dump: Path) -> None:
-        done = subprocess.run([_program("pg_restore"), "--list", str(dump)], capture_output=True, text=True)
+        done = subprocess.run([self._program("pg_restore"), "--list", str(dump)], capture_output=True, text=True)
         if done.returncode:
-            raise Unavailable(f"pg_restore cannot read the dump: {_complaint(done.stderr)} Install a newer one.")
+            raise Unavailable(f"pg_restore cannot read the dump: {_complaint(done.stderr)} It was made by a newer one.")
 
     def load(self, dump: Path, stamp: str) -> str:
         """What is there becomes the schema `before_<stamp>`, and comes back where the dump does not go in."""
         connection.close()
         was_empty, aside = self.is_empty(), ASIDE + stamp.replace("-", "_")
-        with self._session() as session:
+        restore = [self._program("pg_restore"), "--no-owner", "--no-privileges", "--exit-on-error"]
+        with self._session() as session, session.transaction():
             if not was_empty:
                 session.execute(f"ALTER SCHEMA public RENAME TO {aside}")
                 session.execute("CREATE SCHEMA public")
                 session.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
         try:
-            restore = [_program("pg_restore"), "--no-owner", "--no-privileges", "--exit-on-error"]
             self._run([*restore, "--single-transaction"], [str(dump)])
         except BaseException:
             if not was_empty:
-                with self._session() as session:
+                with self._session() as session, session.transaction():
                     session.execute("DROP SCHEMA public CASCADE")
                     session.execute(f"ALTER SCHEMA {aside} RENAME TO public")
             raise
         return "" if was_empty else f"schema {aside}"
+
+    def _program(self, name: str) -> str:
+        with self._session() as session:
+            (number,) = session.execute("SELECT current_setting('server_version_num')::int").fetchone()
+        return program_for(name, number // 10_000, programs(name))
 
     @contextmanager
     def _session(self) -> Iterator[Any]:
@@ -258,27 +275,30 @@ class Postgres:
         return {name: value for name, value in connection.get_connection_params().items() if name in known}
 
 
-def _program(name: str) -> str:
-    """The newest of PostgreSQL's programs of that name; Debian keeps most off the PATH. Raises `Unavailable`."""
-    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_major_of, reverse=True)
-    found = str(debian[0]) if debian else shutil.which(name)
-    if found is None:
-        raise Unavailable(f"{name} is not installed; install PostgreSQL's client programs (postgresql-client).")
-    return found
+def programs(name: str) -> dict[int, str]:
+    """PostgreSQL's programs of that name by major version; Debian keeps most off the PATH."""
+    found = [str(path) for path in Path("/usr/lib/postgresql").glob(f"*/bin/{name}")]
+    found += [path] if (path := shutil.which(name)) else []
+    said = {path: subprocess.run([path, "--version"], capture_output=True, text=True).stdout for path in found}
+    versions = {path: re.search(r"\) (\d+)", text) for path, text in said.items()}  # pg_dump (PostgreSQL) 15.8
+    return {int(version[1]): path for path, version in versions.items() if version}
 
 
-def _major_of(path: Path) -> int:
-    version = path.parent.parent.name
-    return int(version) if version.isdigit() else 0
+def program_for(name: str, server: int, known: dict[int, str]) -> str:
+    """The program of the server's own version, else the next newer one. Raises `Unavailable` where there is none.
 
-
-def _refuse_older(program: str, server: int) -> None:
-    """A program may be newer than the server, never older."""
-    said = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-    version = re.search(r"\) (\d+)", said)  # pg_dump (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)
-    major = int(version[1]) if version else 0
-    if major < server:
-        raise Unavailable(f"{program} is of version {major}, older than the server's {server}; install a newer one.")
+    From 17 on, `pg_restore` says `SET transaction_timeout`, which older servers refuse, and older `pg_restore` do not
+    read what a newer `pg_dump` wrote.
+    """
+    newest = 16 if server < 17 else max(known, default=server)
+    fitting = [major for major in sorted(known) if server <= major <= newest]
+    if fitting:
+        return known[fitting[0]]
+    there = f" (version {', '.join(map(str, sorted(known)))} is)" if known else ""
+    raise Unavailable(
+        f"{name} for PostgreSQL {server} is not installed{there}; install the client programs of the server's version "
+        f"(postgresql-client-{server})."
+    )
 
 
 def _complaint(output: str) -> str:

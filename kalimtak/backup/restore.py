@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django_q.models import OrmQ
 
 from kalimtak import fsck
-from kalimtak.backup.contents import PRIVATE, Contents, copy_tree, subject_key_fingerprint
+from kalimtak.backup.contents import DEMO, PRIVATE, Contents, copy_tree, subject_key_fingerprint
 from kalimtak.backup.databases import Engine, drivers_errors, engine
 from kalimtak.core import audit
 from kalimtak.core.commands import Report, silent
@@ -156,7 +156,9 @@ def _exchange_private(source: Path, stamp: str) -> list[str]:
     """Keys and the demo's credentials; work folders of runs that the restored database may not know go aside."""
     var, aside = Path(settings.KALIMTAK_VAR), Path(settings.KALIMTAK_VAR) / f"before-{stamp}"
     theirs = [name for name in PRIVATE if (source / name).exists()]
-    old = [var / name for name in (*theirs, "runs") if (var / name).exists() and _holds_something(var / name)]
+    # A demo's credentials that stayed would open what is restored to visitors (see KALIMTAK_ANONYMOUS).
+    replaced = dict.fromkeys([*theirs, DEMO, "runs"])
+    old = [var / name for name in replaced if (var / name).exists() and _holds_something(var / name)]
     if old:
         aside.mkdir(mode=0o700)
     for path in old:

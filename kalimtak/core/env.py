@@ -112,11 +112,17 @@ def networks(name: str, default: Sequence[str] = ()) -> list[str]:
     return values
 
 
-def origins(name: str) -> list[str]:
-    """A comma-separated list of origins, such as `https://kalimtak.example.org`; one for all (`*`) is refused."""
+def origins(name: str, *, subdomains: bool = False) -> list[str]:
+    """A comma-separated list of origins, such as `https://kalimtak.example.org`; one for all (`*`) is refused.
+
+    `subdomains` lets a host begin with `*.`, as Django's trusted origins may.
+    """
     values = words(name)
+    anything = r"(\*\.)?" if subdomains else ""
     for value in values:
-        if not re.fullmatch(r"https?://[A-Za-z0-9._-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?", value):
+        if not re.fullmatch(
+            rf"https?://{anything}[A-Za-z0-9._-]+(:\d{{1,5}})?|https?://\[[0-9A-Fa-f:]+\](:\d{{1,5}})?", value
+        ):
             raise EnvironmentRefused(
                 f"{name}={value!r}: use origins such as https://kalimtak.example.org, without a path"
             )

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from contextlib import suppress
 
 from django.core.management.base import CommandError
 from django.db import connection
@@ -30,12 +31,18 @@ def run_here(job: Job, report: Report) -> Job:
         for each in context:
             each.stop_asked.set()
 
+    def on_claim(claimed: jobs.JobContext) -> None:
+        context.append(claimed)
+        if terminated.is_set():  # while nothing was ours yet
+            claimed.stop_asked.set()
+
     before = signal.signal(signal.SIGINT, on_interrupt), signal.signal(signal.SIGTERM, on_terminate)
     watcher = _Watcher(job, report, interrupted)
     watcher.start()
     try:
         while not job.is_finished:
-            jobs.run(job.pk, on_claim=context.append)
+            if not terminated.is_set():
+                jobs.run(job.pk, on_claim=on_claim)
             job.refresh_from_db()
             if terminated.is_set():
                 raise CommandError("Stopped. It waits in the queue for a worker.")
@@ -57,22 +64,21 @@ class _Watcher(threading.Thread):
         self._done = threading.Event()
 
     def run(self) -> None:
-        is_cancelling = False
         while not self._done.wait(POLL_SECONDS):
-            seen = Job.objects.filter(pk=self._job.pk).first()
-            if seen is None:  # removed in the admin; whoever runs it notices by itself
-                continue
-            self._report(seen.progress, seen.note or "waits for the device")
-            if self._interrupted.is_set() and not is_cancelling:
-                is_cancelling = True
-                self._cancel(seen)
+            try:
+                self._look()
+            except jobs.DATABASE_AWAY:  # the job rides it out, and so do we
+                jobs.drop_broken_connection()
         connection.close()
 
-    def _cancel(self, job: Job) -> None:
-        try:
-            jobs.cancel(job, actor=ACTOR)
-        except Conflict:  # it finished just now
+    def _look(self) -> None:
+        seen = Job.objects.filter(pk=self._job.pk).first()
+        if seen is None:  # removed in the admin; whoever runs it notices by itself
             return
+        self._report(seen.progress, seen.note or "waits for the device")
+        if self._interrupted.is_set() and not seen.cancel_requested:
+            with suppress(Conflict):  # it finished just now
+                jobs.cancel(seen, actor=ACTOR)
 
     def finish(self) -> None:
         self._done.set()

@@ -108,6 +108,7 @@ class Watchdog:
         self.mark = this_process()
         self.started, self.restarts, self.last_restart = timezone.now(), 0, ""
         self._stopping = False  # a plain flag: a signal's handler must not wait for an event's lock
+        self._asked = 0.0  # when, in monotonic seconds
 
     def run(self) -> None:
         """Returns when TERM or INT came and the cluster has ended."""
@@ -124,19 +125,21 @@ class Watchdog:
                 finally:
                     os.close(line)
                 if self._stopping:
-                    return
+                    break
                 step = 0 if time.monotonic() - began > SETTLED_SECONDS else min(step, len(BACK_OFF_SECONDS) - 1)
                 logger.error("Cluster %s is started again in %.0f s: %s", self.name, BACK_OFF_SECONDS[step], reason)
                 self.restarts, self.last_restart = self.restarts + 1, reason
                 threading.Thread(target=_remember, args=(self.name, reason, self.restarts), daemon=True).start()
                 if self._wait(BACK_OFF_SECONDS[step]):
-                    return
+                    break
                 step += 1
+            self._end_supervisors()
         finally:
             self.file.unlink(missing_ok=True)
 
     def _ask_to_stop(self, *_: Any) -> None:
         self._stopping = True
+        self._asked = self._asked or time.monotonic()
 
     def _start(self) -> tuple["subprocess.Popen[bytes]", int]:
         """A new cluster in a session of its own, and our end of its line."""
@@ -179,24 +182,29 @@ class Watchdog:
         return ""
 
     def _end(self, child: "subprocess.Popen[bytes]", *, politely: bool) -> None:
-        """Let it finish its tasks within the grace where that can be hoped for, then end whatever is left of it.
-
-        Where all is to end, supervisors are told so: in a container they would die with the first process, and the
-        attempt would count. They checkpoint and give their jobs back.
-        """
-        told, until = [], time.monotonic() + SUPERVISOR_SECONDS
+        """Let it finish its tasks within the grace where that can be hoped for, then end whatever is left of it."""
         if politely:
             child.terminate()
-            told = _supervisors(self.mark)
-            for supervisor in told:
-                with suppress(psutil.Error):
-                    supervisor.terminate()
+            self._tell_supervisors()
             with suppress(subprocess.TimeoutExpired):
                 child.wait(self.grace)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        psutil.wait_procs(told, timeout=max(0.0, until - time.monotonic()))
+
+    def _tell_supervisors(self) -> list[psutil.Process]:
+        """Where all is to end, they are told so: in a container they would die with the first process, and the
+        attempt would count. They checkpoint and give their jobs back."""
+        told = _supervisors(self.mark)
+        for supervisor in told:
+            with suppress(psutil.Error):
+                supervisor.terminate()
+        return told
+
+    def _end_supervisors(self) -> None:
+        """Wait for those that were told, and tell those that were started meanwhile."""
+        began = self._asked or time.monotonic()
+        psutil.wait_procs(self._tell_supervisors(), timeout=max(0.0, began + SUPERVISOR_SECONDS - time.monotonic()))
 
     def _wait(self, seconds: float) -> bool:
         """Whether we were told to stop meanwhile."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from kalimtak.backup.contents import tree_size
 from kalimtak.doctor.diagnosis import Diagnosis, Options, ok, problem, warning
 from registry import store
 from registry.services import staging_stale
@@ -94,7 +95,7 @@ def nothing_is_left_over(options: Options) -> Iterator[Diagnosis]:
     """What crashes left behind takes room and is otherwise harmless."""
     stale = list(staging_stale())
     if stale:
-        size = sum(_size(staging.path) for staging in stale)
+        size = sum(tree_size(staging.path) for staging in stale)
         what = f"{len(stale)} left-overs of crashed runs or uploads in the store's staging area, {size // 2**20} MiB"
         yield warning("left-overs", what, "`manage.py setup` removes them, and so does the next training run.")
     orphans = store.root() / "_orphans"
@@ -104,8 +105,3 @@ def nothing_is_left_over(options: Options) -> Iterator[Diagnosis]:
         yield warning("left-overs", what, "Look at them, then remove them.")
     if not stale and not count:
         yield ok("left-overs", "none")
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    return sum(each.stat().st_size for each in files if each.exists())

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -239,27 +240,70 @@ def test_a_backup_that_is_damaged_or_does_not_fit_is_refused_and_changes_nothing
 
 
 @pytest.mark.parametrize(
-    ("version", "works"),
-    [("15.8 (Debian 15.8-0+deb12u1)", True), ("17.2", True), ("9.6.24", False), ("nothing", False)],
+    ("server", "known", "chosen"),
+    [
+        (15, [15, 17], 15),  # the server's own, though a newer one is there
+        (15, [16], 16),
+        (17, [15, 18], 18),
+        (15, [17], None),  # its pg_restore says what the server does not know
+        (15, [9, 14], None),
+        (15, [], None),
+    ],
 )
-def test_programs_older_than_the_server_are_refused(tmp_path, version, works):
-    from kalimtak.backup.databases import _refuse_older
+def test_the_programs_used_are_those_that_the_server_understands(server, known, chosen):
+    from kalimtak.backup.databases import program_for
     from kalimtak.core.errors import Unavailable
 
-    program = tmp_path / "pg_dump"
-    program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")
-    program.chmod(0o755)
-    if works:
-        _refuse_older(str(program), 15)
+    programs = {major: f"/opt/{major}/pg_dump" for major in known}
+    if chosen:
+        assert program_for("pg_dump", server, programs) == f"/opt/{chosen}/pg_dump"
     else:
-        with pytest.raises(Unavailable, match="older than the server's 15; install a newer one"):
-            _refuse_older(str(program), 15)
+        with pytest.raises(Unavailable, match="install the client programs of the server's version"):
+            program_for("pg_dump", server, programs)
 
 
-def test_programs_that_are_not_installed_are_named(monkeypatch):
-    from kalimtak.backup.databases import _program
-    from kalimtak.core.errors import Unavailable
+def test_programs_are_told_apart_by_what_they_say(tmp_path, monkeypatch):
+    from kalimtak.backup.databases import programs
 
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(Unavailable, match="pg_nothing is not installed; install PostgreSQL's client programs"):
-        _program("pg_nothing")
+    program = tmp_path / "pg_other"
+    program.write_text("#!/bin/sh\necho 'pg_other (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert programs("pg_other") == {15: str(program)}
+    assert programs("pg_nothing") == {}
+
+
+def test_a_sqlite_database_behind_a_link_is_seen_in_use(settings, tmp_path, monkeypatch):
+    """By its true path, which is how others' open files are named, and by the lock of whoever cannot be seen."""
+    from django.db import connection
+
+    from kalimtak.backup.databases import Sqlite
+    from kalimtak.core.errors import Conflict
+    from kalimtak.core.sqlite import Database
+
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "var").symlink_to(tmp_path / "disk")
+    monkeypatch.setitem(connection.settings_dict, "NAME", str(tmp_path / "var" / "kalimtak.sqlite3"))
+    assert Sqlite().path == tmp_path / "disk" / "kalimtak.sqlite3"
+    with closing(Database.connect(tmp_path / "disk" / "kalimtak.sqlite3")) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("CREATE TABLE kept (x)")
+        other.execute("SELECT * FROM kept").fetchall()
+        with pytest.raises(Conflict, match="in use"):
+            Sqlite()._refuse_hidden_company()
+    Sqlite()._refuse_hidden_company()
+
+
+def test_a_demos_credentials_do_not_open_what_is_restored(settings, tmp_path):
+    """A `demo.json` that stayed would let visitors ask without a key."""
+    from kalimtak.backup.restore import _exchange_private
+
+    settings.KALIMTAK_VAR = tmp_path / "var"
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "demo.json").write_text("{}")
+    (tmp_path / "backup" / "keys").mkdir(parents=True)
+    (tmp_path / "backup" / "keys" / "subject_key").write_text("theirs")
+    (aside,) = _exchange_private(tmp_path / "backup", "20260105")
+    assert not (tmp_path / "var" / "demo.json").exists()
+    assert (Path(aside) / "demo.json").exists()
+    assert (tmp_path / "var" / "keys" / "subject_key").read_text() == "theirs"

@@ -207,6 +207,7 @@ def test_a_cluster_may_be_named_and_may_run_once(installation: Installation, ask
     wait_until(lambda: waiting(ask) == 0, 60, what="an empty queue")
     assert (Path(installation.environment["KALIMTAK_VAR"]) / "run" / "qcluster-training.json").exists()
     installation.manage("qcluster", "--run-once")
+    assert "Q_CLUSTER_NAME=training" in installation.manage("qcluster", "--run-once", "--name", "training", code=1)
 
 
 @pytest.mark.postgres

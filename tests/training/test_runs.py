@@ -353,14 +353,15 @@ def test_what_the_trainer_cannot_do_is_told_in_one_line(taught_mood: Classifier)
 
 def test_folders_of_runs_long_over_are_swept_and_the_others_stay(taught_mood: Classifier) -> None:
     waiting, failed, old = (start(taught_mood) for _ in range(3))
-    unknown = uuid.uuid4()
+    unknown, copy = uuid.uuid4(), f"{waiting.job_id}-copy"
     for job_id in (waiting.job_id, failed.job_id, old.job_id, unknown):
         WorkFolder(job_id)
+    (runs_root() / copy).mkdir()  # somebody's own
     now = timezone.now()
     Job.objects.filter(pk=failed.job_id).update(state="failed", finished_at=now - timedelta(days=6))
     Job.objects.filter(pk=old.job_id).update(state="failed", finished_at=now - timedelta(days=8))
     assert work_sweep() == 2
-    assert {folder.name for folder in runs_root().iterdir()} == {str(waiting.job_id), str(failed.job_id)}
+    assert {folder.name for folder in runs_root().iterdir()} == {str(waiting.job_id), str(failed.job_id), copy}
 
 
 # Going on with an old run ----------------------------------------------------------------------------------------

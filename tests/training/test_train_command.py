@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import OperationalError
 
 from kalimtak.core import jobs
+from kalimtak.core.foreground import _Watcher
 from kalimtak.core.models import Job
 from registry import services as registry
 from registry.models import Classifier, Evaluation
@@ -118,6 +120,19 @@ def test_ctrl_c_cancels_the_run_and_resume_goes_on_with_it(taught_mood: Classifi
     assert "mood/1" in printed
     first, second = TrainingRun.objects.order_by("pk")
     assert first.snapshot_id == second.snapshot_id
+
+
+def test_ctrl_c_is_heard_after_the_database_was_away(taught_mood: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, outages = _Watcher._look, iter([OperationalError("the server closed the connection")])
+
+    def away_once(watcher: _Watcher) -> None:
+        if outage := next(outages, None):
+            raise outage
+        look(watcher)
+
+    monkeypatch.setattr(_Watcher, "_look", away_once)
+    threading.Thread(target=interrupt_when_training, daemon=True).start()
+    assert refused("train", "mood").returncode == 130
 
 
 def interrupt_when_training() -> None:

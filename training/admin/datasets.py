@@ -96,8 +96,8 @@ class Upload(ConfirmedAction):
             split=data["split"],
             options={name: value for name, value in options.items() if value},
             actor=actor,
+            then=data["then"],
         )
-        services.dataset_import_queue(dataset, actor=actor, then=data["then"])
         return Outcome(str(_("The file was stored and waits to be loaded.")), dataset_url(dataset))
 
 

@@ -48,12 +48,14 @@ def dataset_add(
     options: Mapping[str, Any] | None = None,
     actor: str,
     origin: str = Dataset.Origin.UPLOAD,
+    then: str | None = None,
+    ring: bool = True,
 ) -> Dataset:
-    """Keep a file in the store and write its row, which waits to be loaded.
+    """Keep a file in the store, and then write its row and, unless `then` is None, the job that loads it.
 
-    `name` must end as a format does that can be read. `options` may hold `text_fields` (one column per input) and
-    `label_field`. Raises `InvalidInput` for another name and for a role or split that does not exist, `TooLarge` and
-    `Unavailable` from the store.
+    The file's extension must be one that can be read. `options` may hold `text_fields` (one column per input) and
+    `label_field`. No transaction may be open: copying a large file would hold up everybody. Raises `InvalidInput` for
+    another name and for a role or split that does not exist, `TooLarge` and `Unavailable` from the store.
     """
     _check_choice("role", role, Dataset.Role.values)
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
@@ -71,6 +73,8 @@ def dataset_add(
             actor=actor,
         )
         audit.record(actor, "dataset.add", f"dataset {dataset.pk}", classifier=classifier.slug, digest=digest)
+        if then is not None:
+            dataset_import_queue(dataset, actor=actor, then=then, ring=ring)
     return dataset
 
 
@@ -82,11 +86,12 @@ def dataset_add_url(
     split: str = "",
     options: Mapping[str, Any] | None = None,
     actor: str,
+    then: str | None = None,
 ) -> Dataset:
-    """Write the row of a file that lies elsewhere; it is fetched when it is loaded.
+    """Write the row of a file that lies elsewhere, and unless `then` is None the job that fetches and loads it.
 
     Raises `NotAllowed` (`host_not_allowed`) for a host outside `KALIMTAK_DATASET_HOSTS`, `InvalidInput` for a URL that
-    is not plain https or whose path does not end as a format does that can be read.
+    is not plain https or whose path has an extension that cannot be read.
     """
     _check_choice("role", role, Dataset.Role.values)
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
@@ -102,6 +107,8 @@ def dataset_add_url(
             actor=actor,
         )
         audit.record(actor, "dataset.add", f"dataset {dataset.pk}", classifier=classifier.slug, host=host)
+        if then is not None:
+            dataset_import_queue(dataset, actor=actor, then=then)
     return dataset
 
 

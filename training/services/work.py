@@ -9,6 +9,8 @@ A finished run leaves nothing; a failed or cancelled one keeps its checkpoints f
 
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -61,11 +63,18 @@ def runs_root() -> Path:
     return Path(settings.KALIMTAK_VAR) / "runs"
 
 
+def work_folders() -> Iterator[tuple[uuid.UUID, Path]]:
+    """Every folder of a job; what somebody else put beside them is left out."""
+    for folder in sorted(runs_root().glob("*")):
+        with suppress(ValueError):
+            yield uuid.UUID(folder.name), folder
+
+
 def work_sweep() -> int:
     """Remove the folders of jobs that ended a week ago or are not known any more; how many were removed."""
     removed = 0
-    for folder in runs_root().glob("*-*-*-*-*"):
-        job = Job.objects.filter(pk=uuid.UUID(folder.name)).first()
+    for job_id, folder in work_folders():
+        job = Job.objects.filter(pk=job_id).first()
         if job is None or (job.finished_at and job.finished_at < timezone.now() - KEPT_AFTER_FAILURE):
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1

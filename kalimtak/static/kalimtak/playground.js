@@ -7,6 +7,7 @@ const RECENT_KEY = "kalimtak.recent";
 const RECENT_LIMIT = 20;
 const MAX_CHARACTERS = 20000;
 const LOOK_AGAIN_MS = 3000;
+const REFUSED_MS = 30_000;
 
 const wording = Object.fromEntries(
   [...byId("wording").querySelectorAll("dt")].map((term) => [term.textContent, term.nextElementSibling.textContent]),
@@ -41,9 +42,10 @@ function emojiOf(classifier, label) {
 /* Talking to the API -------------------------------------------------------------------------------------------- */
 
 class Refusal extends Error {
-  constructor(message, fields = {}) {
+  constructor(message, fields = {}, status = 0) {
     super(message);
     this.fields = fields;
+    this.status = status;
   }
 }
 
@@ -69,7 +71,8 @@ async function call(path, body) {
   if (response.ok) return data;
   const wait = response.headers.get("Retry-After");
   const message = data.error?.message ?? `${response.status} ${response.statusText}`;
-  throw new Refusal(wait ? `${message} ${say("wait", { seconds: wait })}` : message, data.error?.fields);
+  const words = wait ? `${message} ${say("wait", { seconds: wait })}` : message;
+  throw new Refusal(words, data.error?.fields, response.status);
 }
 
 function showRefusal(box, refusal) {
@@ -340,6 +343,7 @@ function drawRecent() {
 /* Start -------------------------------------------------------------------------------------------------------------------- */
 
 async function start() {
+  let wait = LOOK_AGAIN_MS;
   try {
     const { models } = await call("/api/models");
     classifiers = models.filter((each) => each.live.length > 0);
@@ -348,17 +352,18 @@ async function start() {
     byId("ask").hidden = classifiers.length === 0;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    showRefusal(byId("ask-error"), error);
+    const isNew = byId("ask-error").hidden || !byId("ask-error").textContent.includes(error.message);
+    if (isNew) showRefusal(byId("ask-error"), error); // a screen reader says it once
+    wait = error.status === 401 || error.status === 403 ? 0 : REFUSED_MS;
   } finally {
     byId("loading").hidden = true;
   }
   if (classifiers.length) {
     drawClassifiers();
     drawFields();
-  } else {
-    setTimeout(start, LOOK_AGAIN_MS); // somebody may just be deploying the first version
+  } else if (wait) {
+    setTimeout(start, wait); // somebody may just be deploying the first version
   }
-  drawRecent();
 }
 
 byId("classifiers").addEventListener("change", drawFields);
@@ -367,4 +372,5 @@ byId("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
 });
 byId("feedback").addEventListener("submit", sendFeedback);
+drawRecent();
 start();

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import transaction
 
 from kalimtak.core.commands import KalimtakCommand
 from kalimtak.core.foreground import run_here
@@ -37,22 +36,22 @@ class Command(KalimtakCommand):
         path: Path = options["file"]
         if not path.is_file():
             raise CommandError(f"There is no file {path}.")
-        with transaction.atomic():
-            dataset = services.dataset_add(
-                classifier_get(options["classifier"]),
-                source=path,
-                name=path.name,
-                role=options["role"],
-                split=options["split"],
-                options={"text_fields": options["text_field"], "label_field": options["label_field"]},
-                actor=ACTOR,
-            )
-            job = None if options["analyse_only"] else services.dataset_import_queue(dataset, actor=ACTOR, ring=False)
-        if job is None:
+        dataset = services.dataset_add(
+            classifier_get(options["classifier"]),
+            source=path,
+            name=path.name,
+            role=options["role"],
+            split=options["split"],
+            options={"text_fields": options["text_field"], "label_field": options["label_field"]},
+            actor=ACTOR,
+            then=None if options["analyse_only"] else "none",
+            ring=False,
+        )
+        if dataset.job is None:
             self._print_report(services.dataset_analyse(dataset))
             return
         with self.progress(f"Loading {path.name}") as progress:
-            job = run_here(job, progress)
+            job = run_here(dataset.job, progress)
         if job.state == Job.State.CANCELLED:
             raise CommandError("Cancelled. Load it again to go on.", returncode=CANCELLED)
         if job.state != Job.State.SUCCEEDED:

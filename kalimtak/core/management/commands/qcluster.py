@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from kalimtak.core.commands import KalimtakCommand
 
@@ -40,6 +40,8 @@ class Command(KalimtakCommand):
         )  # how the watchdog calls its child
 
     def handle(self, *args: Any, **options: Any) -> None:
+        from django_q import conf
+
         from kalimtak.core import cluster
         from kalimtak.core.watchdog import Watchdog
 
@@ -49,6 +51,8 @@ class Command(KalimtakCommand):
             cluster.run(int(descriptor), pulse_seconds)
             return
         if options["run_once"]:
+            if name != str(conf.Conf.CLUSTER_NAME):  # read when this process started
+                raise CommandError(f"With --run-once, name the cluster by the environment: Q_CLUSTER_NAME={name}.")
             cluster.run(os.pipe()[1], options["stuck_after"] / 3, once=True)
             return
         command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "qcluster", "--report-to"]
