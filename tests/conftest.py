@@ -41,6 +41,22 @@ settings.STORAGES = {
 Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
 
 
+def emptied_by_delete(self, style, tables, *, reset_sequences=False, allow_cascade=False) -> list[str]:
+    """What empties all tables after a test with transactions of its own.
+
+    Django truncates them, which makes new files for each table and index: 0.3 s and more for the handful of rows that
+    a test leaves. Foreign keys are checked at the end, so the order makes no difference.
+    """
+    return [f"DELETE FROM {self.quote_name(table)};" for table in tables]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    from django.db.backends.postgresql.operations import DatabaseOperations
+
+    DatabaseOperations.sql_flush = emptied_by_delete
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The second pass of `tests/suite.py` is for what a database can matter to.
 

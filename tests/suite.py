@@ -159,7 +159,8 @@ def run_everything(
     rest, faults = [*arguments, f"--ignore={FAULTS}"], [*arguments, FAULTS]
     server = server | {"KALIMTAK_TEST_ONLY_DATABASE": "1"}
     # A database for each: two passes would drop each other's.
-    beside = server | {"KALIMTAK_TEST_DATABASE_URL": server["KALIMTAK_TEST_DATABASE_URL"] + FAULTS_SUFFIX}
+    url = server["KALIMTAK_TEST_DATABASE_URL"]
+    beside = server | {"KALIMTAK_TEST_DATABASE_URL": named(url, urlsplit(url).path.strip("/") + FAULTS_SUFFIX)}
     together = [
         Pass("sqlite", sqlite, "not alone", folder, rest),
         Pass("postgresql", server, "not alone and not own_servers", folder, rest),
