@@ -38,8 +38,9 @@ def visitor_at(browser_of_module, tmp_path):
     yield visitor_at
     faults = [fault for visitor in visitors for fault in visitor.faults]
     for number, visitor in enumerate(visitors):
-        with suppress(Exception):
-            visitor.page.screenshot(path=tmp_path / f"visitor-{number}.png", full_page=True)
+        if faults:
+            with suppress(Exception):
+                visitor.page.screenshot(path=tmp_path / f"visitor-{number}.png", full_page=True)
         visitor.close()
     assert not faults, "\n".join([f"pictures are in {tmp_path}", *faults])
 

@@ -29,6 +29,7 @@ def desk(office):
     return sit
 
 
+@pytest.mark.own_servers  # or rather none: what is drawn and focused does not depend on the database
 @pytest.mark.parametrize("path", PAGES)
 def test_tab_passes_through_the_page_showing_where_it_is_and_comes_out(desk, world, path):
     _, keys = desk(path=path.format(**vars(world)))

@@ -4,6 +4,8 @@ import pytest
 
 from tests.browser.visitor import DESK, PHONE
 
+pytestmark = pytest.mark.own_servers  # or rather none: what is drawn does not depend on the database
+
 PAGES = (
     "/admin/",
     "/admin/registry/classifier/",
