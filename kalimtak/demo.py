@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from kalimtak.core.auth import key_create
 from kalimtak.core.commands import Report
 from kalimtak.core.errors import KalimtakError
-from kalimtak.core.foreground import run_here
+from kalimtak.core.foreground import CANCELLED, run_here
 from kalimtak.core.models import ApiKey, Job, Scope
 from kalimtak.core.reaper import reap
 from kalimtak.installation import write_private
@@ -25,7 +25,6 @@ from training.services import dataset_add, dataset_load, run_resume, run_start
 ACTOR = "quickstart"
 ROWS = {"classic": 4_000, "encoder": 2_000}  # enough to be sensible, few enough for all five within three minutes
 SEED = 7
-CANCELLED = 130  # as a shell has it for Ctrl-C
 STAFF = {"olga": "admin", "rami": "annotator", "tala": "trainer", "dina": "deployer", "vera": "viewer"}
 
 

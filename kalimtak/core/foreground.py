@@ -15,6 +15,15 @@ from .models import Job
 
 ACTOR = "system"
 POLL_SECONDS = 0.5
+CANCELLED = 130  # exit status, as a shell has it for Ctrl-C
+
+
+def refuse_unless_succeeded(job: Job, *, what: str, if_cancelled: str) -> None:
+    """Raise `CommandError` with the reason where `job`, a finished one, did not succeed; 130 where it was cancelled."""
+    if job.state == Job.State.CANCELLED:
+        raise CommandError(if_cancelled, returncode=CANCELLED)
+    if job.state != Job.State.SUCCEEDED:
+        raise CommandError(" ".join(job.error.split()) or f"The {what} is {job.state}.")
 
 
 def run_here(job: Job, report: Report) -> Job:

@@ -107,8 +107,8 @@ class Watchdog:
         self.file = Path(settings.KALIMTAK_VAR) / "run" / f"qcluster-{name}.json"
         self.mark = this_process()
         self.started, self.restarts, self.last_restart = timezone.now(), 0, ""
-        self._stopping = False  # a plain flag: a signal's handler must not wait for an event's lock
-        self._asked = 0.0  # when, in monotonic seconds
+        # When we were told to stop, in monotonic seconds. No event: a signal's handler must not wait for its lock.
+        self._asked: float | None = None
 
     def run(self) -> None:
         """Returns when TERM or INT came and the cluster has ended."""
@@ -138,8 +138,11 @@ class Watchdog:
             self.file.unlink(missing_ok=True)
 
     def _ask_to_stop(self, *_: Any) -> None:
-        self._stopping = True
         self._asked = self._asked or time.monotonic()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._asked is not None
 
     def _start(self) -> tuple["subprocess.Popen[bytes]", int]:
         """A new cluster in a session of its own, and our end of its line."""

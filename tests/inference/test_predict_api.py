@@ -7,23 +7,8 @@ import pytest
 from django.db import connection
 
 from interactions.models import PersonalRecord, RequestMemo, UserInteraction
+from tests.contract.endpoints import RESULT
 from tests.inference.conftest import Client, in_threads
-
-KEYS = {
-    "interaction_id",
-    "classifier",
-    "label",
-    "confidence",
-    "scores",
-    "abstained",
-    "threshold",
-    "alternatives",
-    "source",
-    "model_version",
-    "deployment",
-    "flags",
-    "latency_ms",
-}
 
 
 def error_of(response):
@@ -34,7 +19,7 @@ def test_a_text_gets_a_result_with_every_key_of_the_contract(carla, emotion):
     response = carla.predict({"text": "what a joy"})
     result = response.json()
     assert response.status_code == 200
-    assert set(result) == KEYS
+    assert set(result) == RESULT
     assert (result["classifier"], result["label"], result["source"]) == ("emotion", "joy", "model")
     assert (result["model_version"], result["deployment"]) == ("emotion/1", "production")
     assert result["confidence"] == result["scores"]["joy"] == pytest.approx(0.9)
@@ -100,7 +85,7 @@ def test_a_route_answers_under_the_classifiers_own_label_field(carla, clarity):
     body = {"question": "Will you?", "context": "That is a Clear Reply"}
     result = carla.predict(body, "/api/classify/clarity/").json()
     assert result["clarity_label"] == result["label"] == "Clear Reply"
-    assert set(result) == KEYS | {"clarity_label"}
+    assert set(result) == RESULT | {"clarity_label"}
     assert UserInteraction.objects.get().fields == body
     assert "clarity_label" not in carla.predict(body | {"classifier": "clarity"}).json()
 

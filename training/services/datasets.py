@@ -62,20 +62,9 @@ def dataset_add(
     name = Path(name.replace("\\", "/").replace("\x00", "")).name[-200:] or "upload"
     _check_name("file", name)
     digest = store.dataset_put(source)
-    with transaction.atomic():
-        dataset = Dataset.objects.create(
-            classifier=classifier,
-            name=name,
-            origin=origin,
-            role=role,
-            digest=digest,
-            options={**(options or {}), "split": split},
-            actor=actor,
-        )
-        audit.record(actor, "dataset.add", f"dataset {dataset.pk}", classifier=classifier.slug, digest=digest)
-        if then is not None:
-            dataset_import_queue(dataset, actor=actor, then=then, ring=ring)
-    return dataset
+    row = Dataset(classifier=classifier, name=name, origin=origin, role=role, digest=digest, actor=actor)
+    row.options = {**(options or {}), "split": split}
+    return _write_row(row, then, ring=ring, digest=digest)
 
 
 def dataset_add_url(
@@ -97,18 +86,19 @@ def dataset_add_url(
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
     host, name = url_check(url, settings.KALIMTAK_DATASET_HOSTS)
     _check_name("url", name)
+    row = Dataset(classifier=classifier, name=name, origin=Dataset.Origin.URL, role=role, actor=actor)
+    row.options = {**(options or {}), "split": split, "url": url}
+    return _write_row(row, then, host=host)
+
+
+def _write_row(dataset: Dataset, then: str | None, *, ring: bool = True, **noted: str) -> Dataset:
+    """Save the row with its audit entry and, unless `then` is None, the job that loads it: all or nothing."""
     with transaction.atomic():
-        dataset = Dataset.objects.create(
-            classifier=classifier,
-            name=name,
-            origin=Dataset.Origin.URL,
-            role=role,
-            options={**(options or {}), "split": split, "url": url},
-            actor=actor,
-        )
-        audit.record(actor, "dataset.add", f"dataset {dataset.pk}", classifier=classifier.slug, host=host)
+        dataset.save()
+        slug = dataset.classifier.slug
+        audit.record(dataset.actor, "dataset.add", f"dataset {dataset.pk}", classifier=slug, **noted)
         if then is not None:
-            dataset_import_queue(dataset, actor=actor, then=then)
+            dataset_import_queue(dataset, actor=dataset.actor, then=then, ring=ring)
     return dataset
 
 

@@ -6,14 +6,12 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from kalimtak.core.commands import KalimtakCommand
-from kalimtak.core.foreground import run_here
-from kalimtak.core.models import Job
+from kalimtak.core.foreground import refuse_unless_succeeded, run_here
 from registry.services import classifier_get
 from training import services
 from training.models import Dataset, TrainingDataItem
 
 ACTOR = "command line"
-CANCELLED = 130
 ERRORS_PRINTED = 20
 
 
@@ -52,10 +50,7 @@ class Command(KalimtakCommand):
             return
         with self.progress(f"Loading {path.name}") as progress:
             job = run_here(dataset.job, progress)
-        if job.state == Job.State.CANCELLED:
-            raise CommandError("Cancelled. Load it again to go on.", returncode=CANCELLED)
-        if job.state != Job.State.SUCCEEDED:
-            raise CommandError(" ".join(job.error.split()) or f"The job is {job.state}.")
+        refuse_unless_succeeded(job, what="job", if_cancelled="Cancelled. Load it again to go on.")
         dataset.refresh_from_db()
         self._print_report(dataset.report)
         self._print_outcome(dataset)

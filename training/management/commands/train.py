@@ -8,7 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from kalimtak.core.commands import KalimtakCommand, one_line
 from kalimtak.core.errors import InvalidInput
-from kalimtak.core.foreground import run_here
+from kalimtak.core.foreground import refuse_unless_succeeded, run_here
 from kalimtak.core.models import Job
 from registry import services as registry
 from registry import store
@@ -19,7 +19,6 @@ from training.models import TrainingRun
 from training.services import run_resume, run_start
 
 ACTOR = "system"
-CANCELLED = 130
 
 
 class Command(KalimtakCommand):
@@ -56,10 +55,8 @@ class Command(KalimtakCommand):
             return
         with self.progress(f"Training {run.classifier.slug}") as report:
             job = run_here(run.job, report)
-        if job.state == Job.State.CANCELLED:
-            raise CommandError("Cancelled. `--resume` goes on from the last checkpoint.", returncode=CANCELLED)
-        if job.state != Job.State.SUCCEEDED:
-            raise CommandError(" ".join(job.error.split()) or f"The run is {job.state}.")
+        how_to_go_on = "Cancelled. `--resume` goes on from the last checkpoint."
+        refuse_unless_succeeded(job, what="run", if_cancelled=how_to_go_on)
         run.refresh_from_db()
         self._print_json(run, job) if options["json"] else self._print_report(run, job)
 
