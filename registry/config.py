@@ -100,7 +100,8 @@ def _copy(entry: Entry, classifier: Classifier) -> None:
     """Every column the file decides. Labels that the data decided stay where the entry lists none."""
     classifier.name = entry.name
     classifier.description = entry.description
-    classifier.family = entry.type
+    classifier.family = "custom" if entry.loader else entry.type  # a classic entry with a loader is the same
+    classifier.loader = entry.loader or ""
     classifier.labels = list(entry.labels.labels) or classifier.labels
     classifier.input_fields = list(entry.recipe.data.input_fields)
     classifier.label_field = entry.recipe.data.label_field
@@ -117,6 +118,11 @@ def _refuse_breaking_change(classifier: Classifier, entry: Entry, where: str) ->
         raise InvalidInput(
             f"{where} ({entry.name}): label_config.labels: {classifier.slug} has trained versions, so labels can only "
             f"be added after {', '.join(before)}; for other labels make a new entry."
+        )
+    if entry.labels.multi_label != classifier.multi_label:
+        raise InvalidInput(
+            f"{where} ({entry.name}): label_config.multi_label: {classifier.slug} has trained versions, so it cannot "
+            "be changed; make a new entry."
         )
     if list(entry.recipe.data.input_fields) != list(classifier.input_fields):
         raise InvalidInput(

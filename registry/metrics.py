@@ -1,11 +1,12 @@
 """Figures of a classifier on labelled texts: what the gate, the model card and `evaluate` quote.
 
-Truths are labels, answers are probabilities `(n, k)` in label order; an answer is the label of highest probability.
+Truths are labels, answers are probabilities `(n, k)` in label order; an answer is the label of highest probability. Of
+a multi-label classifier truths are sets of labels, and an answer is all labels that reach their thresholds.
 Own implementation on numpy (scikit-learn would cost the web process two seconds of import); the tests hold it against
 scikit-learn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Self
 
@@ -37,6 +38,10 @@ class Scores:
     Macro figures average over the labels that occur in the truth, so that two versions judged on the same texts are
     averaged over the same labels. `per_label` holds precision, recall, f1 (0 where undefined) and support (a count).
     `confusion[i][j]` counts texts of label i answered j, both in label order.
+
+    With `multi_label`, `accuracy` is the share of texts whose set of labels is answered exactly, `log_loss`, `ece` and
+    `brier` (0-1) are means over all decisions, one for each text and label, and there is no confusion matrix:
+    `per_label` also holds how many texts were `given` a label.
     """
 
     n: int
@@ -52,6 +57,8 @@ class Scores:
     labels: tuple[str, ...]
     per_label: dict[str, dict[str, float]]
     confusion: list[list[int]]
+    micro_f1: float = 0.0
+    multi_label: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
@@ -94,6 +101,51 @@ def score(labels: Sequence[str], truth: Sequence[str], probabilities: NDArray[np
             for label, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)
         },
         confusion=confusion.tolist(),
+        micro_f1=correct / len(truth_index),
+    )
+
+
+def score_sets(
+    labels: Sequence[str],
+    truth: Sequence[Collection[str]],
+    probabilities: NDArray[np.floating[Any]],
+    thresholds: Mapping[str, float] | None = None,
+) -> Scores:
+    """Judge independent `probabilities` (n, k) against n sets of labels; a label without a threshold has 0.5.
+
+    Raises `ValueError` where they do not fit together.
+    """
+    shown = _truth_sets(labels, truth)
+    answers = np.asarray(probabilities, dtype=np.float64)
+    if answers.shape != shown.shape:
+        raise ValueError(f"expected probabilities of shape {shown.shape}, one row per text, got {answers.shape}")
+    if not (np.isfinite(answers).all() and (answers >= 0).all() and (answers <= 1).all()):
+        raise ValueError("the probabilities of independent labels must lie in 0 to 1")
+    given = answers >= np.array([(thresholds or {}).get(label, 0.5) for label in labels])
+    hits, support, said = (shown & given).sum(axis=0), shown.sum(axis=0), given.sum(axis=0)
+    precision, recall, f1 = _ratio(hits, said), _ratio(hits, support), _ratio(2 * hits, support + said)
+    present = support > 0 if support.any() else np.ones(len(labels), dtype=bool)
+    exact = int((shown == given).all(axis=1).sum())
+    likelihood = np.clip(np.where(shown, answers, 1 - answers), np.finfo(np.float64).eps, 1.0)
+    return Scores(
+        n=len(shown),
+        accuracy=exact / len(shown),
+        macro_precision=float(precision[present].mean()),
+        macro_recall=float(recall[present].mean()),
+        macro_f1=float(f1[present].mean()),
+        log_loss=float(-np.log(likelihood).mean()),
+        ece=_binary_calibration_error(answers, shown),
+        brier=float(((answers - shown) ** 2).mean()),
+        accuracy_interval=wilson_interval(exact, len(shown)),
+        macro_f1_interval=_macro_f1_interval_of_sets(shown, given),
+        labels=tuple(labels),
+        per_label={
+            label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s), "given": int(g)}
+            for label, p, r, f, s, g in zip(labels, precision, recall, f1, support, said, strict=True)
+        },
+        confusion=[],
+        micro_f1=float(_ratio(2 * hits.sum(keepdims=True), (support + said).sum(keepdims=True))[0]),
+        multi_label=True,
     )
 
 
@@ -168,6 +220,39 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
+def _truth_sets(labels: Sequence[str], truth: Sequence[Collection[str]]) -> NDArray[np.bool_]:
+    """Whether a text (n) shows a label (k). Raises `ValueError` for repeated or unknown labels, or no truth."""
+    position = {label: index for index, label in enumerate(labels)}
+    if len(position) != len(labels):
+        raise ValueError("the labels are not distinct")
+    if not truth:
+        raise ValueError("there is nothing to score: no labelled texts were given")
+    if unknown := sorted({label for chosen in truth for label in chosen} - position.keys()):
+        raise ValueError(f"these labels of the truth are not among the classifier's: {', '.join(unknown)}")
+    shown = np.zeros((len(truth), len(labels)), dtype=bool)
+    for row, chosen in enumerate(truth):
+        shown[row, [position[label] for label in chosen]] = True
+    return shown
+
+
+def _binary_calibration_error(probabilities: Floats, shown: NDArray[np.bool_], bins: int = ECE_BINS) -> float:
+    """`expected_calibration_error` of n x k decisions: mean gap between a label's probability and its frequency."""
+    flat, truth = probabilities.ravel(), shown.ravel()
+    which = np.clip(np.ceil(flat * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(which, weights=flat, minlength=bins) - np.bincount(which, weights=truth, minlength=bins)
+    return float(np.abs(gap).sum() / len(flat))
+
+
+def _macro_f1_interval_of_sets(
+    shown: NDArray[np.bool_], given: NDArray[np.bool_], samples: int = BOOTSTRAP_SAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap over whole texts."""
+    hits, sizes = (shown & given).astype(np.float64), shown.astype(np.float64) + given
+    drawn = _resample(np.ones(len(shown), dtype=np.int64), samples, seed).astype(np.float64)
+    f1, present = _ratio(2 * (drawn @ hits), drawn @ sizes), drawn @ shown > 0
+    return _percentiles((f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1))
+
+
 def _checked_probabilities(probabilities: NDArray[np.floating[Any]], *, n: int, k: int) -> Floats:
     """As float64 (n, k); raises `ValueError` unless every row is a distribution."""
     answers = np.asarray(probabilities, dtype=np.float64)
@@ -190,9 +275,9 @@ def _per_label(confusion: Ints) -> tuple[Floats, Floats, Floats]:
     return _ratio(hits, answers), _ratio(hits, truths), _ratio(2 * hits, truths + answers)
 
 
-def _ratio(numerator: Floats, denominator: NDArray[Any]) -> Floats:
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
     """Element-wise quotient, 0 where the denominator is."""
-    quotient: Floats = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    quotient: Floats = np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)
     return quotient
 
 

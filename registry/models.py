@@ -1,9 +1,12 @@
 """Tables of what can answer: classifiers, their versions, the figures of each, and who answered when."""
 
+from collections.abc import Sequence
+
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from .labels import label_set, label_text
 from .recipe import LabelConfig, Policy, Recipe
 
 
@@ -18,10 +21,15 @@ class Classifier(models.Model):
     slug = models.SlugField(_("slug"), max_length=60, unique=True, help_text=_("also its route: /api/classify/<slug>"))
     name = models.CharField(_("name"), max_length=120)
     description = models.CharField(_("description"), max_length=300, blank=True)
-    family = models.CharField(_("type"), max_length=20, help_text=_("classic or encoder"))
+    family = models.CharField(
+        _("type"), max_length=20, help_text=_("classic, embedding, encoder, lora, ensemble or custom")
+    )
     labels = models.JSONField(_("labels"), default=list, blank=True, help_text=_("in order; empty: from the data"))
     input_fields = models.JSONField(_("input fields"), default=list, help_text=_('["text"] or two names'))
     label_field = models.CharField(_("label field"), max_length=60, default="label")
+    loader = models.CharField(
+        max_length=200, blank=True, editable=False, help_text="package.module:function, from models.yaml alone"
+    )
     label_config = models.JSONField(_("label configuration"), default=dict, blank=True)
     recipe = models.JSONField(_("recipe"), default=dict, blank=True)
     policy = models.JSONField(_("policy"), default=dict, blank=True)
@@ -46,6 +54,28 @@ class Classifier(models.Model):
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def multi_label(self) -> bool:
+        """A text may have several labels or none; what holds a label holds the text of a set (`registry.labels`)."""
+        return bool(self.label_config.get("multi_label"))
+
+    def label_parts(self, text: str) -> tuple[str, ...]:
+        """The labels that the label of an item, an answer or a correction stands for; nothing for an empty text."""
+        if self.multi_label:
+            return label_set(text)
+        return (text,) if text else ()
+
+    def label_of(self, labels: Sequence[str]) -> str:
+        """The inverse of `label_parts`, in the classifier's order; unknown labels, to be refused later, come last."""
+        if not self.multi_label:
+            return labels[0] if labels else ""
+        position = {label: index for index, label in enumerate(self.labels)}
+        return label_text(sorted(dict.fromkeys(labels), key=lambda label: position.get(label, len(position))))
+
+    def unknown_labels(self, text: str) -> list[str]:
+        """What of `label_parts` is no label of the classifier; a classifier without labels knows all."""
+        return [label for label in self.label_parts(text) if self.labels and label not in self.labels]
 
     def get_recipe(self) -> Recipe:
         return Recipe.from_dict(self.recipe, where=self.slug, model_type=self.family)

@@ -74,6 +74,8 @@ class ClassifierForm(forms.ModelForm):
         raw = {
             "name": data["name"],
             "type": data["family"],
+            # From models.yaml alone: what is posted here never names code to run.
+            "loader": (self.instance.loader if data["family"] == "custom" else "") or None,
             "enabled": data["enabled"],
             "route": data.get("slug") or self.instance.slug,
             "description": data["description"] or None,
@@ -91,6 +93,9 @@ class ClassifierForm(forms.ModelForm):
         else:
             self._take(entry, data)
 
+    def _has_versions(self) -> bool:
+        return self.instance.pk is not None and self.instance.versions.exists()
+
     def _place_error(self, message: str, name: str) -> None:
         message = message.removeprefix(f"{WHERE} ({name}): ").removeprefix(f"{WHERE}: ")
         section = message.split(":")[0].split(".")[0]
@@ -98,6 +103,10 @@ class ClassifierForm(forms.ModelForm):
         self.add_error(field if field in self.fields else None, message)
 
     def _take(self, entry: Entry, data: dict[str, Any]) -> None:
+        before = self.initial.get("label_config") or {}
+        if entry.labels.multi_label != bool(before.get("multi_label")) and self._has_versions():
+            self.add_error("label_config", _("multi_label cannot be changed once there are trained versions."))
+            return
         data |= {
             "recipe": entry.recipe.to_dict(),
             "label_config": entry.labels.to_dict(),

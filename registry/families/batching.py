@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from registry.families.tokenisation import Tokens
@@ -14,11 +16,15 @@ MEGABATCH = 50  # batches sorted together: enough to pad little, few enough to s
 
 @dataclass(frozen=True)
 class Item:
-    """One training text: its tokens, the index of its label, its weight in the loss."""
+    """One training text: its tokens, the index of its label (or 0 and 1 for every label), its weight in the loss."""
 
     tokens: Tokens
-    truth: int
-    weight: float
+    truth: int | NDArray[np.float32]
+    weight: float = 1.0
+
+
+Draw = tuple[int, float]
+"""The index of a text, and by how much its weight is multiplied."""
 
 
 class Items(Dataset[Item]):
@@ -30,8 +36,10 @@ class Items(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Item:
-        return self.items[index]
+    def __getitem__(self, draw: Draw) -> Item:
+        index, factor = draw
+        item = self.items[index]
+        return item if factor == 1 else replace(item, weight=item.weight * factor)
 
     @property
     def lengths(self) -> list[int]:
@@ -67,6 +75,33 @@ class LengthGroupedBatches(Sampler[list[int]]):
         return iter(batches)
 
 
+class Shares(Sampler[list[Draw]]):
+    """What process `rank` of `processes` reads of `batches`, each batch in `parts` steps.
+
+    Every piece of a batch has as many texts as the others, so that processes are in step; padding weighs nothing.
+    Weights are such that the mean over the pieces is the mean over the whole batch: however a batch is cut, the
+    gradient is the same.
+    """
+
+    def __init__(self, batches: LengthGroupedBatches, *, rank: int = 0, processes: int = 1, parts: int = 1) -> None:
+        self._batches, self._rank, self._processes, self._parts = batches, rank, processes, parts
+
+    def set_epoch(self, epoch: int) -> None:
+        self._batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._batches) * self._parts
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        pieces = self._processes * self._parts
+        for batch in self._batches:
+            size = -(-len(batch) // pieces)
+            whole = pieces * size
+            drawn = [(index, whole / len(batch)) for index in batch] + [(batch[-1], 0.0)] * (whole - len(batch))
+            for start in range(self._rank * size, whole, self._processes * size):
+                yield drawn[start : start + size]
+
+
 def sorted_batches(indices: Sequence[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """`indices` cut into batches, the longest first."""
     ordered = sorted(indices, key=lambda index: -lengths[index])
@@ -81,7 +116,10 @@ class Collator:
     types: bool
 
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` and perhaps `token_type_ids` (items, length); `labels`, `weights` (items,)."""
+        """`input_ids`, `attention_mask` and perhaps `token_type_ids` (items, length); `truth`, `weights` (items,).
+
+        `truth` is (items, labels) where a text may have several labels.
+        """
         shape = (len(items), max(len(item.tokens) for item in items))
         ids = torch.full(shape, self.pad_id, dtype=torch.long)
         mask = torch.zeros(shape, dtype=torch.long)
@@ -95,6 +133,6 @@ class Collator:
             "input_ids": ids,
             "attention_mask": mask,
             **({"token_type_ids": types} if self.types else {}),
-            "labels": torch.tensor([item.truth for item in items]),
+            "truth": torch.from_numpy(np.array([item.truth for item in items])),
             "weights": torch.tensor([item.weight for item in items], dtype=torch.float32),
         }

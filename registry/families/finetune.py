@@ -1,49 +1,55 @@
-"""Fine-tuning an encoder with transformers' Trainer. Imports torch: reached from `encoder.fit` alone.
+"""Fine-tuning a pretrained model with a head on top. Imports torch: reached from `encoder.fit` alone.
 
-Against the Trainer's usual this saves time where it costs no accuracy: batches of like length, bfloat16 where the
-processor computes in it, the word embeddings (half of a small encoder) left as they are. The head starts from random
-numbers while everything below is pretrained, so it learns ten times as fast.
+Against what transformers' Trainer usually does this saves time where it costs no accuracy: batches of like length,
+bfloat16 where the processor computes in it, the word embeddings (half of a small encoder) left as they are. A head that
+starts from random numbers, while everything below is pretrained, learns ten times as fast.
 """
 
 import json
-import os
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-    get_linear_schedule_with_warmup,
 )
 
-from registry.calibration import softmax
-from registry.families.base import Example, FamilyError, FitRequest, Stopped, balanced_weights
+from registry.families.architecture import longest_input, reads_token_types
+from registry.families.base import Example, FamilyError, FitRequest, Reporter, Silent, Stopped, check_length
 from registry.families.base_models import BaseModel
-from registry.families.batching import Collator, Item, Items, LengthGroupedBatches, sorted_batches
+from registry.families.batching import Collator, Item, Items
 from registry.families.checkpoints import Checkpoints
+from registry.families.crew import Crew
+from registry.families.devices import Machine
+from registry.families.learner import Learner, cadence, updates_of
+from registry.families.memory import OutOfMemory, is_out_of_memory, release_memory
+from registry.families.parents import Parent, find_parent, inherit_head
+from registry.families.processes import Seat, work_together
+from registry.families.targets import example_weights, truth_index, truth_matrix
 from registry.families.tokenisation import Tokenisation
 from registry.families.watch import Watch
-from registry.metrics import score
-from registry.recipe import TrainingConfig
 from registry.text import PREPROCESSING_VERSION
 
-HEAD_RATE = 10  # times the learning rate of what is pretrained
-MAX_WARMUP_SHARE = 0.1  # of all updates; a hundred warm-up steps would be most of a small run
-EVAL_BATCH = 64
 SPAN = 0.85  # the share of a fit that this part takes, for the progress bar
 _EAGER_LENGTH = 256  # tokens; on a CPU, plain attention with dropout is the faster one for short texts
+
+_log = logging.getLogger(__name__)
+
+Adapt = Callable[[PreTrainedModel], Any]
+"""What a family makes of the loaded model before anything is learned, such as PEFT's wrapper; it may freeze weights."""
+
+Write = Callable[[Path, Any, PreTrainedTokenizerBase, BaseModel, int], None]
+"""Writes the package: its folder, the trained model as `Adapt` left it, tokenizer, base and maximum length."""
 
 
 @dataclass(frozen=True)
@@ -55,102 +61,157 @@ class Tuned:
     history: list[dict[str, Any]]
 
 
-class WeightedTrainer(Trainer):
-    """Trainer with weights per example, batches of like length, and an optimiser given from outside."""
+@dataclass(frozen=True)
+class _Task:
+    """All that one process needs, such that it can be pickled. `parts`: the steps each batch is taken in."""
 
-    loss_is_scaled_for_ga = False  # `compute_loss` gives a mean per batch
-
-    def __init__(self, train: Items, valid: Items, *, smoothing: float, **arguments: Any) -> None:
-        super().__init__(train_dataset=train, eval_dataset=valid, **arguments)
-        self._train, self._valid = train, valid
-        self._smoothing = smoothing
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        features = {name: value for name, value in inputs.items() if name not in ("labels", "weights")}
-        outputs = model(**features)
-        losses = torch.nn.functional.cross_entropy(
-            outputs.logits.float(),
-            inputs["labels"],
-            reduction="none",
-            label_smoothing=self._smoothing if model.training else 0.0,
-        )
-        loss = (losses * inputs["weights"]).mean()
-        return (loss, outputs) if return_outputs else loss
-
-    def get_train_dataloader(self) -> DataLoader[Item]:
-        batches = LengthGroupedBatches(self._train.lengths, self.args.per_device_train_batch_size, self.args.seed)
-        return self._loader(self._train, batches)
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Item]:
-        batches = sorted_batches(range(len(self._valid)), self._valid.lengths, EVAL_BATCH)
-        return self._loader(self._valid, batches)
-
-    def _loader(self, items: Items, batches: Any) -> DataLoader[Item]:
-        loader = DataLoader(
-            items, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=self.args.dataloader_pin_memory
-        )
-        prepared: DataLoader[Item] = self.accelerator.prepare(loader)
-        return prepared
+    request: FitRequest
+    base: BaseModel
+    checkpoints: Checkpoints
+    machine: Machine
+    adapt: Adapt | None = None
+    write: Write | None = None
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    parts: int = 1
 
 
-def finetune(request: FitRequest, base: BaseModel, checkpoints: Checkpoints) -> Tuned:
-    """Fine-tune `base` and write `package/`, which plain transformers can load.
+class _Rising:
+    """A reporter whose progress never falls, though training may start again with smaller batches."""
 
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._highest = reporter, 0.0
+        self.metrics, self.describe = reporter.metrics, reporter.describe
+        self.stop_requested = reporter.stop_requested
+
+    def progress(self, fraction: float, note: str) -> None:
+        self._highest = max(self._highest, fraction)
+        self._reporter.progress(self._highest, note)
+
+
+def finetune(
+    request: FitRequest,
+    base: BaseModel,
+    checkpoints: Checkpoints,
+    *,
+    adapt: Adapt | None = None,
+    write: Write | None = None,
+    loading: Mapping[str, Any] | None = None,
+) -> Tuned:
+    """Fine-tune `base` and write `package/`, by default so that plain transformers can load it.
+
+    `adapt` and `write` are a family's own; `loading` goes to `from_pretrained` (`dtype`, `quantization_config`). All
+    three must be such that they can be pickled, since several processes may do the work. Where memory does not suffice,
+    batches are taken in smaller steps, from the newest checkpoint on, with the same gradients.
     Raises Stopped (a checkpoint is kept) or FamilyError.
     """
+    machine = Machine.choose(request.recipe.training)
+    task = _Task(replace(request, reporter=Silent()), base, checkpoints, machine, adapt, write, loading or {})
+    reporter = _Rising(request.reporter)
+    notes: list[str] = []
+    while True:
+        try:
+            tuned = _run(task, reporter)
+            return replace(tuned, notes=(*notes, *tuned.notes))
+        except OutOfMemory as error:
+            _log.warning("%s", error)
+        release_memory()
+        task = _with_smaller_steps(task, notes)
+        _log.warning("%s", notes[-1])
+        reporter.progress(0.0, notes[-1])
+
+
+def _run(task: _Task, reporter: Reporter) -> Tuned:
+    """Learn, here or in several processes."""
+    tuned: Tuned
+    if task.machine.processes == 1:
+        tuned = _learn(task, Seat(), reporter)
+    else:
+        tuned = work_together(_learn, task, task.machine.processes, reporter, expected=(OutOfMemory,))
+    return tuned
+
+
+def _with_smaller_steps(task: _Task, notes: list[str]) -> _Task:
+    """`task` with every batch in twice as many steps. Raises FamilyError at one text per step."""
+    training = task.request.recipe.training
+    size = -(-training.batch_size // (task.machine.processes * task.parts))
+    if size == 1:
+        remedies = ["lower model_config.max_length", "take a smaller model_config.model_name"]
+        remedies += ["set training_config.mixed_precision to auto"] if task.machine.precision == "fp32" else []
+        remedies += ["set training_config.device to cpu"] if task.machine.device != "cpu" else []
+        raise FamilyError(f"The memory does not suffice to train on one text at a time: {', or '.join(remedies)}.")
+    parts = task.parts * 2
+    notes[:] = [
+        f"Not enough memory for {training.batch_size} texts per step: {-(-size // 2)} per step instead and gradients "
+        f"accumulated over {training.gradient_accumulation_steps * parts} steps, which learns the same."
+    ]
+    return replace(task, parts=parts)
+
+
+def _learn(task: _Task, seat: Seat, reporter: Reporter) -> Tuned:
+    """The work of one process. Raises Stopped, FamilyError or OutOfMemory."""
+    try:
+        return _learn_and_write(task, seat, reporter)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(str(error).strip().partition("\n")[0]) from None  # the traceback would hold the model
+        raise
+
+
+def _learn_and_write(task: _Task, seat: Seat, reporter: Reporter) -> Tuned:
     _quieten()
-    training = request.recipe.training
-    device = choose_device(training.device)
-    precision = choose_precision(training.mixed_precision, device)
+    request, base, checkpoints = task.request, task.base, task.checkpoints
+    training, max_length = request.recipe.training, request.recipe.model.max_length
+    crew = Crew.join(seat, task.machine.device)
+    notes = [f"Trained on {task.machine}."]
     transformers.set_seed(training.seed)
     tokenizer = _load_tokenizer(base)
-    model = _load_model(base, request, device)
-    _check_length(request.recipe.model.max_length, model, tokenizer)
-    notes = [f"Trained on {device} in {precision}."]
-    train, valid = _read_texts(request, tokenizer, notes)
-    trainer, watch = _trainer(request, model, tokenizer, train, valid, (device, precision), checkpoints, notes)
-    resumed = checkpoints.newest() if request.resume else None
+    parent = _parent(task, notes)
+    model: Any = _load_model(task, tokenizer, parent)
+    model = task.adapt(model) if task.adapt else model
+    check_length(request, longest_input(model, tokenizer))
+    if crew.count > 1:
+        torch.manual_seed(training.seed + crew.rank)  # the processes drop other units out
+    texts = _read_texts(request, tokenizer, notes)
+    watch = Watch(
+        reporter,
+        checkpoints,
+        training,
+        save_steps=cadence(training.save_steps, training, len(request.train)),
+        span=SPAN,
+        crew=crew,
+    )
+    learner = Learner(
+        request,
+        model,
+        texts,
+        Collator(int(tokenizer.pad_token_id), reads_token_types(model, tokenizer)),
+        machine=task.machine,
+        crew=crew,
+        parts=task.parts,
+        watch=watch,
+        is_head_new=parent is None or any(label not in parent.labels for label in request.labels),
+        drafts=checkpoints.drafts,
+        notes=notes,
+    )
+    reporter.describe(
+        device=task.machine.device,
+        precision=task.machine.precision,
+        effective_batch=training.batch_size * training.gradient_accumulation_steps,
+        steps=updates_of(training, len(request.train)),
+        epochs=training.num_epochs,
+    )
+    resumed = checkpoints.newest() if request.resume or task.parts > 1 else None
     if resumed is not None:
         notes.append(f"Resumed from {resumed.name}.")
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    learner.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if watch.stopped:
-        raise Stopped(f"stopped at step {trainer.state.global_step:,}")
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    if best := watch.restore_best(model, trainer.state):
-        notes.append(f"The weights are those of evaluation {best}, the best one.")
-    counts = {"total": model.num_parameters(), "trainable": model.num_parameters(only_trainable=True)}
-    write_package(request.out / "package", model, tokenizer, base, request.recipe.model.max_length)
-    return Tuned(counts, tuple(notes), _history(trainer))
-
-
-def choose_device(wanted: str) -> str:
-    """`cuda`, `mps` or `cpu`. Raises FamilyError for one this machine does not have."""
-    if wanted == "auto":
-        wanted = os.environ.get("KALIMTAK_DEVICE", "auto") or "auto"
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(name for name, available in has.items() if available)
-    if not has.get(wanted, False):
-        raise FamilyError(f"This machine cannot train on {wanted}; set training_config.device to auto or cpu.")
-    return wanted
-
-
-def choose_precision(wanted: str, device: str) -> str:
-    """`bf16`, `fp16` or `fp32`: bfloat16 where the processor computes in it and does not merely emulate it."""
-    if wanted == "fp16" and device != "cuda":
-        raise FamilyError("mixed_precision fp16 needs a CUDA device; set it to auto.")
-    if wanted != "auto":
-        return "fp32" if wanted == "no" else wanted
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    able = torch.cpu.get_capabilities()
-    return "bf16" if device == "cpu" and (able.get("avx512_bf16") or able.get("amx_bf16")) else "fp32"
+        raise Stopped(f"stopped at step {learner.state.global_step:,}")
+    model = learner.accelerator.unwrap_model(learner.model, keep_fp32_wrapper=False)
+    if crew.leads:
+        if best := watch.restore_best(model, learner.state):
+            notes.append(f"The weights are those of evaluation {best}, the best one.")
+        (task.write or write_package)(request.out / "package", model, tokenizer, base, max_length)
+    return Tuned(count_parameters(model), tuple(notes), learner.history())
 
 
 def write_package(
@@ -160,6 +221,11 @@ def write_package(
     config: Any = model.config
     config.__dict__.pop("auto_map", None)  # names code of the base model's authors, which nobody shall import
     model.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer, base, max_length)
+
+
+def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, base: BaseModel, max_length: int) -> None:
+    """The tokenizer's files, some of which only older libraries still look for."""
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.model_max_length = max_length
@@ -170,6 +236,22 @@ def write_package(
     vocabulary = base.folder / "vocab.txt"
     if vocabulary.is_file():
         (folder / "vocab.txt").write_bytes(vocabulary.read_bytes())
+
+
+def count_parameters(model: torch.nn.Module) -> dict[str, int]:
+    """`total` and `trainable`, shared ones once, and without the untrained copy of a head that PEFT keeps beside it."""
+    named = [each for name, each in model.named_parameters() if ".original_module." not in name]
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in named]
+    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, learns in sizes if learns)}
+
+
+def _parent(task: _Task, notes: list[str]) -> Parent | None:
+    """The version to go on from where that is wanted and can be done."""
+    if task.adapt is None:
+        return find_parent(task.request, task.base, "encoder", notes)
+    if task.request.recipe.training.start_from == "parent":
+        notes.append("Adapters start anew each time: start_from: parent is for the encoder family.")
+    return None
 
 
 def _quieten() -> None:
@@ -183,174 +265,64 @@ def _load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise FamilyError(f"The tokenizer of {base.id} cannot be read: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:  # models that write text have none; padding is masked, so any token will do
+        tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise FamilyError(f"{base.id} is not an encoder this family can train; take a BERT-like model such as minilm.")
     return tokenizer
 
 
-def _load_model(base: BaseModel, request: FitRequest, device: str) -> PreTrainedModel:
-    """`base` under a new head, word embeddings frozen. Raises FamilyError for what is not a text encoder."""
-    on_cpu = device == "cpu" and request.recipe.model.max_length <= _EAGER_LENGTH
+def _load_model(task: _Task, tokenizer: PreTrainedTokenizerBase, parent: Parent | None) -> PreTrainedModel:
+    """The base model or the version to go on from, under a head for the labels, word embeddings frozen.
+
+    Raises FamilyError for what cannot classify texts.
+    """
+    base, request = task.base, task.request
+    folder = parent.package if parent else base.folder
+    on_cpu = task.machine.device == "cpu" and request.recipe.model.max_length <= _EAGER_LENGTH
     try:
-        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         config.num_labels = len(request.labels)
         config.id2label = dict(enumerate(request.labels))
         config.label2id = {label: index for index, label in enumerate(request.labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = "multi_label_classification" if request.multi_label else "single_label_classification"
+        config.pad_token_id = tokenizer.pad_token_id  # how a model that reads left to right finds a text's last token
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            base.folder,
+            folder,
             config=config,
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a base that is a classifier already has a head for other labels
-            dtype=torch.float32,
-            **({"attn_implementation": "eager"} if on_cpu else {}),
+            **({"dtype": torch.float32} | ({"attn_implementation": "eager"} if on_cpu else {}) | dict(task.loading)),
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
         raise FamilyError(f"{base.id} is not a text encoder that can be fine-tuned: {_first_line(error)}") from error
+    if parent:
+        inherit_head(model, parent, request.labels)
     embeddings = model.get_input_embeddings()
     if isinstance(embeddings, torch.nn.Embedding):
         embeddings.weight.requires_grad_(False)
     return model
 
 
-def _check_length(max_length: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
-    if max_length > limit:
-        raise FamilyError(f"This model reads at most {limit} tokens; set model_config.max_length to {limit} or less.")
-
-
 def _read_texts(request: FitRequest, tokenizer: PreTrainedTokenizerBase, notes: list[str]) -> tuple[Items, Items]:
-    """Both sets as tokens, the weights of the training set scaled to a mean of 1."""
+    """The training and the validation set as tokens."""
     tokenisation = Tokenisation.of(tokenizer, request.recipe.model.max_length, PREPROCESSING_VERSION)
-    position = {label: index for index, label in enumerate(request.labels)}
 
-    def read(examples: list[Example], weights: np.ndarray[Any, np.dtype[np.float64]]) -> Items:
+    def read(examples: Sequence[Example], weights: NDArray[np.float64]) -> Items:
         tokens = tokenisation.encode_all([example.fields for example in examples])
-        rows = zip(tokens, examples, weights, strict=True)
-        return Items([Item(each, position[example.label], float(weight)) for each, example, weight in rows])
+        truth = truth_matrix(request, examples) if request.multi_label else truth_index(request, examples).tolist()
+        rows = zip(tokens, truth, weights.tolist(), strict=True)
+        return Items([Item(each, answer, weight) for each, answer, weight in rows])
 
-    weights = np.array([example.weight for example in request.train])
-    if request.recipe.training.class_weights == "balanced":
-        truth = np.array([position[example.label] for example in request.train])
-        weights *= balanced_weights(truth, len(request.labels))[truth]
-    train = read(list(request.train), weights / weights.mean())
-    valid = read(list(request.valid), np.ones(len(request.valid)))
+    train = read(request.train, example_weights(request))
+    valid = read(request.valid, np.ones(len(request.valid)))
     if cut := sum(item.tokens.truncated for item in train.items):
         share = cut / len(train)
         notes.append(f"{share:.1%} of the training texts are longer than max_length and were cut off.")
     return train, valid
-
-
-def _trainer(
-    request: FitRequest,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Items,
-    valid: Items,
-    machine: tuple[str, str],
-    checkpoints: Checkpoints,
-    notes: list[str],
-) -> tuple[WeightedTrainer, Watch]:
-    training = request.recipe.training
-    updates = _updates(training, len(train))
-    arguments = _arguments(training, machine, checkpoints, updates=updates, evaluates=len(valid) > 0)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, training), fused=machine[0] != "mps")
-    warmup = _warmup(training, updates, notes)
-    schedule = get_linear_schedule_with_warmup(optimizer, warmup, updates)  # type: ignore[no-untyped-call]
-    watch = Watch(
-        request.reporter,
-        checkpoints,
-        batch=training.batch_size * training.gradient_accumulation_steps,
-        patience=training.early_stopping_patience,
-        span=SPAN,
-    )
-
-    def judge(prediction: EvalPrediction) -> dict[str, float]:
-        truth = [request.labels[index] for index in prediction.label_ids]
-        scores = score(request.labels, truth, softmax(np.asarray(prediction.predictions)))
-        return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
-
-    trainer = WeightedTrainer(
-        train,
-        valid,
-        smoothing=training.label_smoothing,
-        model=model,
-        args=arguments,
-        data_collator=Collator(int(tokenizer.pad_token_id), "token_type_ids" in tokenizer.model_input_names),
-        compute_metrics=judge,
-        optimizers=(optimizer, schedule),
-        callbacks=[watch],
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer, watch
-
-
-def _arguments(
-    training: TrainingConfig, machine: tuple[str, str], checkpoints: Checkpoints, *, updates: int, evaluates: bool
-) -> TrainingArguments:
-    device, precision = machine
-    return TrainingArguments(
-        output_dir=str(checkpoints.drafts),
-        num_train_epochs=training.num_epochs,
-        per_device_train_batch_size=training.batch_size,
-        per_device_eval_batch_size=EVAL_BATCH,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        learning_rate=training.learning_rate,
-        eval_strategy="epoch" if evaluates and training.eval_strategy != "no" else "no",
-        save_strategy="no",  # the watch says when
-        logging_steps=max(1, min(50, updates // 20)),
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        seed=training.seed % 2**32,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device == "cuda",
-        remove_unused_columns=False,
-    )
-
-
-def _parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:
-    """Head and pretrained body learn at different rates; biases and norms are not decayed."""
-    body = f"{model.base_model_prefix}."
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            # A pooler belongs to the body by name only: it was trained for another task or not at all.
-            is_head = not name.startswith(body) or ".pooler." in name
-            groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": training.learning_rate * (HEAD_RATE if is_head else 1),
-            "weight_decay": training.weight_decay if decays else 0.0,
-        }
-        for (is_head, decays), parameters in groups.items()
-    ]
-
-
-def _updates(training: TrainingConfig, texts: int) -> int:
-    """Optimiser steps of the whole run."""
-    batches = -(-texts // training.batch_size)
-    return -(-batches // training.gradient_accumulation_steps) * training.num_epochs
-
-
-def _warmup(training: TrainingConfig, updates: int, notes: list[str]) -> int:
-    if training.warmup_ratio is not None:
-        return round(training.warmup_ratio * updates)
-    most = max(1, int(MAX_WARMUP_SHARE * updates))
-    if training.warmup_steps > most:
-        notes.append(f"Warm-up shortened from {training.warmup_steps} to {most} of {updates:,} steps.")
-    return min(training.warmup_steps, most)
-
-
-def _history(trainer: Trainer) -> list[dict[str, Any]]:
-    """Every line of figures, JSON types, those before a resumption included."""
-    named = ("step", "epoch", "loss", "learning_rate", "eval_loss", "eval_accuracy", "eval_macro_f1")
-    lines = [{name: line[name] for name in named if name in line} for line in trainer.state.log_history]
-    return [line for line in lines if "loss" in line or "eval_loss" in line]
 
 
 def _first_line(error: Exception) -> str:

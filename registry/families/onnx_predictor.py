@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from registry.calibration import softmax
+from registry.calibration import Calibration
 from registry.families.base import Answer, FamilyError, Fields
 from registry.families.tokenisation import Tokenisation, Tokens
 from registry.manifest import Manifest
@@ -22,7 +22,7 @@ THREADS_VARIABLE = "KALIMTAK_INFERENCE_THREADS"
 
 
 class Graph:
-    """An ONNX classifier on the CPU; `run` may be called from several threads at once."""
+    """An ONNX model of one result on the CPU; `run` may be called from several threads at once."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -40,7 +40,7 @@ class Graph:
     def run_batch(self, feeds: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """Logits (texts, labels) of padded arrays (texts, length); feeds the graph does not know are left out."""
         known = {name: values for name, values in feeds.items() if name in self._inputs}
-        logits: NDArray[np.float32] = self._session.run(["logits"], known)[0]
+        logits: NDArray[np.float32] = self._session.run(None, known)[0]
         return logits
 
 
@@ -61,7 +61,7 @@ class OnnxPredictor:
             raise FamilyError("The manifest of an encoder must say its max_length; train again.")
         self.labels = manifest.labels
         self.input_fields = manifest.input_fields
-        self._temperature = float(manifest.calibration.get("temperature", 1.0))
+        self.calibration = Calibration.from_dict(manifest.calibration)
         self._tokenisation = Tokenisation.read(serving / TOKENIZER_NAME, manifest.max_length, manifest.preprocessing)
         is_int8 = (serving / INT8_NAME).is_file()
         self._graph = Graph(serving / (INT8_NAME if is_int8 else FP32_NAME), threads=_threads())
@@ -72,8 +72,8 @@ class OnnxPredictor:
 
     def _answer(self, fields: Fields) -> Answer:
         tokens = self._tokenisation.encode(fields)
-        probabilities = softmax(self._graph.run(tokens), self._temperature).astype(np.float32)
-        return Answer(probabilities, tokens.truncated)
+        probabilities = self.calibration.probabilities(self._graph.run(tokens))
+        return Answer(probabilities.astype(np.float32), tokens.truncated)
 
 
 def _threads() -> int:

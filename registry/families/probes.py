@@ -33,7 +33,7 @@ _SENTENCES = (
 
 def write_probes(folder: Path, predictor: Predictor) -> None:
     """Write `probes.json` below `folder` with what `predictor` answers now."""
-    inputs = _inputs(len(predictor.input_fields))
+    inputs = probe_inputs(len(predictor.input_fields))
     probes = [
         {"fields": list(fields), "probabilities": [float(value) for value in answer.probabilities]}
         for fields, answer in zip(inputs, predictor.predict(inputs), strict=True)
@@ -61,7 +61,7 @@ def check_probes(folder: Path) -> list[str]:
     return problems
 
 
-def _inputs(fields: int) -> list[Fields]:
+def probe_inputs(fields: int) -> list[Fields]:
     """Every sentence in every field once."""
     count = len(_SENTENCES)
     return [tuple(_SENTENCES[(index + shift) % count] for shift in range(fields)) for index in range(count)]

@@ -10,6 +10,7 @@ error of a logit fell from 0.117 to 0.050, and texts answered otherwise than in 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -23,16 +24,31 @@ from registry.families.tokenisation import Tokens
 
 MIGRATION = 0.8  # how much of the difference between channels goes from activations to weights; best of 0.35 to 1
 CALIBRATION_TEXTS = 64
+MOST_BYTES_IN_ONE = 1_900_000_000  # of weights; a protobuf file ends at 2 GiB, beyond that they lie in a file beside it
 _FACTORS = (1e-2, 1e2)  # a channel that was silent in the calibration texts may speak later
 
 
 def quantise(source: Path, target: Path, texts: Sequence[Tokens]) -> None:
-    """Write `source` with int8 matrix products and float16 embeddings, calibrated on `texts`."""
+    """Write `source` with int8 matrix products and float16 embeddings, calibrated on `texts`.
+
+    Weights that are too many for one file go into `<target>.data`.
+    """
     model = onnx.load(source)
     model.graph.ClearField("value_info")  # else the quantiser's shape inference contradicts the exporter's
     _smooth(model, texts)
     _halve_embeddings(model)
-    quantize_dynamic(model, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        model,
+        target,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=_is_large(model),
+    )
+
+
+def _is_large(model: onnx.ModelProto) -> bool:
+    return sum(len(each.raw_data) for each in model.graph.initializer) > MOST_BYTES_IN_ONE
 
 
 def _smooth(model: onnx.ModelProto, texts: Sequence[Tokens]) -> None:
@@ -63,7 +79,7 @@ def _peaks(
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in activations)
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = _session(probe)
     known = {each.name for each in session.get_inputs()}
     peaks: dict[str, NDArray[np.float32]] = {}
     for tokens in texts[:CALIBRATION_TEXTS]:
@@ -72,6 +88,15 @@ def _peaks(
             peak = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
     return peaks
+
+
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    if not _is_large(model):
+        return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        onnx.save(model, path, save_as_external_data=True)
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def _factors(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:

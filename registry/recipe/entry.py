@@ -19,7 +19,6 @@ from registry.recipe.sections import (
 RECIPE_SECTIONS = ("model_config", "training_config", "data_config", "tensorboard_config")
 MODEL_TYPES = ("classic", "embedding", "encoder", "lora", "ensemble", "custom")
 
-_LATER_TYPES = ("embedding", "lora", "ensemble", "custom")
 _DEFAULT_BATCH_SIZE = {"lora": 16}
 _ROUTE = re.compile(r"(/?(api/)?classify/)?(?P<slug>[^/]+)/?")
 _LOADER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -88,12 +87,12 @@ class _Head(Section):
     """The keys of an entry outside its sections."""
 
     name: str = key("", text(100))
-    type: str = key("", choice(*MODEL_TYPES), later=_LATER_TYPES)
+    type: str = key("", choice(*MODEL_TYPES))
     kind: str = key("classification", choice("classification", "generation"), later=("generation",))
     enabled: bool = key(True, flag)
     route: str | None = key(None, text(100))
     description: str = key("", text(1000))
-    loader: str | None = key(None, _loader, later=True)
+    loader: str | None = key(None, _loader)
 
     def conflict(self) -> tuple[str, str] | None:
         if not self.name:
@@ -147,20 +146,26 @@ def parse_entry(raw: Mapping[str, Any], *, where: str) -> Entry:
     head = read_section(_Head, {name: raw[name] for name in _HEAD_KEYS if name in raw}, place)
     recipe = Recipe._read(raw, place, head.type)
     labels = read_section(LabelConfig, raw.get("label_config"), place.at("label_config"))
+    policy = read_section(Policy, raw.get("policy"), place.at("policy"))
     _check_num_labels(recipe.model.num_labels, labels, place)
-    if head.type == "ensemble" and not recipe.model.members:
-        raise place.at("model_config").at("members").error("is missing; an ensemble names at least two classifiers")
+    if head.loader and not labels.labels:
+        raise place.at("label_config").at("labels").error("is missing; code of your own says nothing about its labels")
+    if labels.multi_label and policy.target_precision is not None:
+        message = "goes with one label per text; a multi_label classifier chooses a threshold for each label by itself"
+        raise place.at("policy").at("target_precision").error(message)
+    route = _route_slug(head, place)
+    _check_members(recipe.model.members, head.type, route, place.at("model_config").at("members"))
     return Entry(
         name=head.name,
         type=head.type,
         kind=head.kind,
         enabled=enabled,
-        route=_route_slug(head, place),
+        route=route,
         description=head.description,
         loader=head.loader,
         recipe=recipe,
         labels=labels,
-        policy=read_section(Policy, raw.get("policy"), place.at("policy")),
+        policy=policy,
     )
 
 
@@ -168,6 +173,15 @@ def _check_num_labels(num_labels: int | None, labels: LabelConfig, place: Place)
     if num_labels is not None and labels.labels and num_labels != len(labels.labels):
         listed = f"label_config.labels lists {len(labels.labels)}"
         raise place.at("model_config").at("num_labels").error(f"is {num_labels}, but {listed}; correct one of them")
+
+
+def _check_members(members: tuple[str, ...], model_type: str, route: str, place: Place) -> None:
+    if model_type == "ensemble" and not members:
+        raise place.error("is missing; an ensemble names at least two classifiers")
+    if model_type != "ensemble" and members:
+        raise place.error("goes with type ensemble only")
+    if route in members:
+        raise place.error(f"names {route} itself; an ensemble is made of other classifiers")
 
 
 def _route_slug(head: _Head, place: Place) -> str:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from registry.labels import SEPARATOR
 from registry.recipe.checks import (
     Place,
     Section,
@@ -55,15 +56,16 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """The model. `model_name`: `minilm`, a Hugging Face id or a folder; `max_length`: tokens, 8-8192.
 
-    `num_labels` 2-1000, where given, must be the number of labels. `members`: the classifiers of an ensemble.
+    `num_labels` 2-1000, where given, must be the number of labels. `members`: the 2-20 other classifiers
+    of an ensemble.
     """
 
     model_name: str = key("minilm", text(500))
     num_labels: int | None = key(None, whole(2, MAX_LABELS))
     max_length: int = key(128, whole(8, 8192))
-    use_8bit: bool = key(False, flag, later=True)
+    use_8bit: bool = key(False, flag)
     lora: LoraConfig = key(LoraConfig(), section_of(LoraConfig))
-    members: tuple[str, ...] = key((), sequence_of(slug, 2, 20, or_none=True), later=True)
+    members: tuple[str, ...] = key((), sequence_of(slug, 2, 20, or_none=True))
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,13 @@ class TrainingConfig(Section):
     num_epochs: passes over the training texts, 1-1000. batch_size: texts per step, 1-4096.
     gradient_accumulation_steps: steps per update, 1-1024. learning_rate: 1e-8 to 1, the peak of the schedule.
     warmup_steps: updates until the peak, 0-1,000,000; or warmup_ratio: their share of all updates, 0-1 (then
-    warmup_steps is 0). weight_decay: 0-1. label_smoothing: 0-0.5. early_stopping_patience: evaluations without
-    improvement, 1-100; None trains to the end. num_processes: on several devices. correction_weight: how many times a
-    person's correction counts in the loss, 0.1-100. seed: 0 to 2^32 - 1.
+    warmup_steps is 0). weight_decay: 0-1. label_smoothing: 0-0.5. eval_strategy: figures on the validation texts after
+    each epoch, every eval_steps updates (1-1,000,000; None: four times an epoch), or never. early_stopping_patience:
+    evaluations without improvement, 1-100; None trains to the end. save_strategy: checkpoints each minute and after
+    each epoch of some length, every save_steps updates (likewise), or only when a run is told to stop. num_processes:
+    1-64 share each batch, one per GPU or on the processor's cores. start_from: base, or parent to go on from the
+    version that is live. correction_weight: how many times a person's correction counts in the loss, 0.1-100.
+    seed: 0 to 2^32 - 1.
     Classic: ngram_range: words per feature, 1-5; max_features: 100 to 10,000,000; C: inverse regularisation, 1e-6-1e6.
     """
 
@@ -89,13 +95,16 @@ class TrainingConfig(Section):
     label_smoothing: float = key(0.0, number(0, 0.5))
     class_weights: str = key("none", choice("none", "balanced"))
     mixed_precision: str = key("auto", choice("auto", "no", "bf16", "fp16"))
-    eval_strategy: str = key("epoch", choice("epoch", "no", "steps"), later=("steps",))
-    save_strategy: str = key("epoch", choice("epoch", "no", "steps"), later=("steps",))
+    eval_strategy: str = key("epoch", choice("epoch", "no", "steps"))
+    eval_steps: int | None = key(None, whole(1, 1_000_000))
+    save_strategy: str = key("epoch", choice("epoch", "no", "steps"))
+    save_steps: int | None = key(None, whole(1, 1_000_000))
     early_stopping_patience: int | None = key(None, whole(1, 100))
     device: str = key("auto", choice("auto", "cpu", "cuda", "mps"))
-    num_processes: int = key(1, whole(1, 64), later=True)
+    num_processes: int = key(1, whole(1, 64))
     seed: int = key(13, whole(0, 2**32 - 1))
     correction_weight: float = key(3.0, number(0.1, 100))
+    start_from: str = key("base", choice("base", "parent"))
     ngram_range: tuple[int, int] = key((1, 2), lambda value, place: _ngram_range(value, place))
     max_features: int = key(200_000, whole(100, 10_000_000))
     C: float = key(5.0, number(1e-6, 1e6))
@@ -105,6 +114,9 @@ class TrainingConfig(Section):
             return "warmup_ratio", "give either warmup_ratio or warmup_steps"
         if self.early_stopping_patience and self.eval_strategy == "no":
             return "early_stopping_patience", "needs evaluations; set eval_strategy: epoch"
+        for strategy in ("eval", "save"):
+            if getattr(self, f"{strategy}_steps") and getattr(self, f"{strategy}_strategy") != "steps":
+                return f"{strategy}_steps", f"is for {strategy}_strategy: steps"
         return None
 
 
@@ -159,9 +171,9 @@ class DataConfig(Section):
 
 @dataclass(frozen=True)
 class TensorboardConfig(Section):
-    """`auto_start` TensorBoard with the server, on `port` 1024-65535."""
+    """`auto_start`: TensorBoard runs beside each training, for as long as that lasts, on `port` 1024-65535."""
 
-    auto_start: bool = key(False, flag, later=True)
+    auto_start: bool = key(False, flag)
     port: int = key(6006, whole(1024, 65535))
 
 
@@ -169,15 +181,20 @@ class TensorboardConfig(Section):
 class LabelConfig(Section):
     """The answers. `labels` in their order, at least two; empty: taken from the data.
 
-    `mapping` {label in the data: label}. `descriptions` {label: one line for reviewers}.
+    `mapping` {label in the data: label}. `descriptions` {label: one line for reviewers}. `multi_label`: a text may have
+    several labels, or none.
     """
 
     labels: tuple[str, ...] = key((), sequence_of(_label, 2, MAX_LABELS, or_none=True))
     mapping: dict[str, str] = key({}, mapping_of(_label, _label, MAX_LABELS))
-    multi_label: bool = key(False, flag, later=True)
+    multi_label: bool = key(False, flag)
     descriptions: dict[str, str] = key({}, mapping_of(text(200), _label, MAX_LABELS))
 
     def conflict(self) -> tuple[str, str] | None:
+        if self.multi_label:
+            for name, labels in (("labels", self.labels), ("mapping", self.mapping.values())):
+                if parted := next((label for label in labels if SEPARATOR in label), None):
+                    return name, f"{parted!r} holds {SEPARATOR!r}, which joins the labels of a multi_label classifier"
         if not self.labels:
             return None
         for source, target in self.mapping.items():
@@ -231,11 +248,13 @@ class RolloutPolicy(Section):
 class Policy(Section):
     """How answers are given and versions replaced.
 
-    `confidence_floor`: an answer less confident abstains, 0-1. `min_new_items`: the weekly training waits for so many.
+    `confidence_floor`: an answer less confident abstains, 0-1. `target_precision`: the share of answers given that
+    shall be right, 0.5-1; versions trained with it bring a threshold of their own instead of the floor.
+    `min_new_items`: the weekly training waits for so many.
     """
 
     confidence_floor: float = key(0.5, number(0, 1))
-    target_precision: float | None = key(None, number(0.5, 1), later=True)
+    target_precision: float | None = key(None, number(0.5, 1))
     backup: str | None = key(None, slug, later=True)
     cascade: str | None = key(None, slug, later=True)
     cache: bool = key(False, flag, later=True)

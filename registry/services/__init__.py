@@ -3,7 +3,10 @@
 from registry.services.classifiers import classifier_get, live_version, version_get
 from registry.services.comparison import Comparison, versions_compare
 from registry.services.deployments import STRATEGIES, version_deploy, version_rollback
+from registry.services.ensembles import ensemble_members
 from registry.services.evaluations import evaluation_record, version_judge
+from registry.services.exports import version_export
+from registry.services.labels import label_given
 from registry.services.versions import (
     artefact_problems,
     probe_problems,
@@ -18,12 +21,15 @@ __all__ = [
     "Comparison",
     "artefact_problems",
     "classifier_get",
+    "ensemble_members",
     "evaluation_record",
+    "label_given",
     "live_version",
     "probe_problems",
     "staging_stale",
     "staging_sweep",
     "version_deploy",
+    "version_export",
     "version_get",
     "version_judge",
     "version_register",

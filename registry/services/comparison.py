@@ -11,6 +11,7 @@ from registry.models import Evaluation, ModelVersion
 from registry.services.evaluations import comparable_evaluations
 
 METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss", "ece", "brier")
+MULTI_LABEL_METRICS = (*METRICS[:4], "micro_f1", *METRICS[4:])
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Comparison:
     """Figures of versions `a` and `b`; a figure that one of them lacks is None.
 
     `data_digest` and `differences` (b - a with a 95 % interval, by metric) only where both were scored on one set of
-    `rows` texts; else the figures come from different texts and their difference says nothing.
+    `rows` texts; else the figures come from different texts and their difference says nothing. With `multi_label` the
+    accuracy is the share of texts whose whole set of labels is answered.
     """
 
     a: str
@@ -28,6 +30,7 @@ class Comparison:
     metrics: dict[str, tuple[float | None, float | None]]
     f1_per_label: dict[str, tuple[float | None, float | None]]
     differences: dict[str, Interval]
+    multi_label: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
@@ -44,14 +47,16 @@ def versions_compare(a: ModelVersion, b: ModelVersion) -> Comparison:
     if theirs is None:
         theirs, _ = comparable_evaluations(b, None)
     old, new = _scores(ours), _scores(theirs)
+    multi_label = a.classifier.multi_label
     return Comparison(
         a=a.ref,
         b=b.ref,
         data_digest=ours.data_digest if ours and is_common else None,
         rows=ours.rows if ours and is_common else None,
-        metrics={name: (old.get(name), new.get(name)) for name in METRICS},
+        metrics={name: (old.get(name), new.get(name)) for name in (MULTI_LABEL_METRICS if multi_label else METRICS)},
         f1_per_label=_f1_per_label(old, new),
         differences={name: _difference(old, new, name) for name in ("accuracy", "macro_f1")} if is_common else {},
+        multi_label=multi_label,
     )
 
 

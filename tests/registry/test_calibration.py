@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from registry.calibration import TEMPERATURE_BOUNDS, fit_temperature, softmax
+from registry.calibration import (
+    TEMPERATURE_BOUNDS,
+    Calibration,
+    choose_thresholds,
+    fit_sigmoid_temperature,
+    fit_temperature,
+    sigmoid,
+    softmax,
+    threshold_for_precision,
+)
 from registry.metrics import expected_calibration_error
 
 
@@ -70,3 +79,61 @@ def test_logits_of_a_diverged_model_are_refused() -> None:
 def test_logits_that_do_not_fit_the_truth_are_refused() -> None:
     with pytest.raises(ValueError, match="one row of logits per text"):
         fit_temperature(np.zeros((3, 2)), np.array([0]))
+
+
+def test_what_a_manifest_holds_is_read_back() -> None:
+    for calibration in (
+        Calibration(1.5),
+        Calibration(0.8, threshold=0.7),
+        Calibration(2.0, multi_label=True, thresholds={"a": 0.3, "b": 0.6}),
+    ):
+        assert Calibration.from_dict(calibration.to_dict()) == calibration
+    assert Calibration(1.5).to_dict() == {"temperature": 1.5}
+
+
+def test_independent_labels_have_probabilities_of_their_own() -> None:
+    logits = np.array([[0.0, 4.0, 4.0], [-1000.0, 1000.0, 0.0]])
+    independent = Calibration(2.0, multi_label=True).probabilities(logits)
+    np.testing.assert_allclose(independent[0], [0.5, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-2))])
+    np.testing.assert_allclose(independent[1], [0, 1, 0.5], atol=1e-9)
+    np.testing.assert_allclose(Calibration(2.0).probabilities(logits).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_a_known_temperature_of_independent_labels_is_found_again(temperature: float) -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(8000, 4)) * 2
+    truth = rng.random(logits.shape) < sigmoid(logits)
+    assert fit_sigmoid_temperature(logits * temperature, truth) == pytest.approx(temperature, rel=0.05)
+
+
+def test_a_threshold_lies_where_f1_is_highest() -> None:
+    probabilities = np.array([[0.9], [0.8], [0.4], [0.35], [0.3], [0.2], [0.1], [0.05]])
+    truth = np.array([[1], [1], [1], [1], [1], [0], [0], [0]])
+    assert choose_thresholds(probabilities, truth) == pytest.approx([0.25])
+    assert choose_thresholds(probabilities[:3], truth[:3]) == pytest.approx([0.5])  # too few texts to tell
+    assert choose_thresholds(probabilities, np.ones((8, 1))) == pytest.approx([0.5])  # nothing to tell apart
+
+
+def test_equal_probabilities_are_given_together() -> None:
+    probabilities = np.array([[0.9]] * 5 + [[0.6]] * 4)
+    truth = np.array([[1]] * 5 + [[1], [1], [1], [0]])
+    (threshold,) = choose_thresholds(probabilities, truth)
+    assert threshold == pytest.approx(0.3)
+
+
+def test_answers_above_the_threshold_reach_the_target_precision_on_other_texts() -> None:
+    logits, truth = draw(20_000, scale=3.0)
+    probabilities = softmax(logits)
+    threshold = threshold_for_precision(probabilities[:4000], truth[:4000], 0.9)
+    assert threshold is not None
+    answered = probabilities[4000:].max(axis=1) >= threshold
+    right = (probabilities[4000:].argmax(axis=1) == truth[4000:])[answered].mean()
+    assert 0.89 < right < 0.93
+    assert answered.mean() > 0.2
+
+
+def test_a_precision_out_of_reach_has_no_threshold() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
+    assert threshold_for_precision(probabilities, np.array([0, 0]), 0.95) is None
+    assert threshold_for_precision(probabilities, np.array([1, 1]), 0.5) is None

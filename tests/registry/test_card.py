@@ -1,13 +1,15 @@
 """`registry.card`: the model card and the confusion picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
 from matplotlib.image import imread
 
-from registry.card import write_card, write_confusion_picture
+from registry.card import write_card, write_confusion_picture, write_picture
 from registry.manifest import Manifest
-from registry.metrics import score
+from registry.metrics import score, score_sets
 
 LABELS = ("joy", "fear", "spite|<b>")
 
@@ -102,3 +104,41 @@ def test_the_same_matrix_makes_the_same_picture(tmp_path) -> None:
     first = write_confusion_picture(tmp_path / "a.png", ["x", "y"], [[3, 1], [0, 4]])
     second = write_confusion_picture(tmp_path / "b.png", ["x", "y"], [[3, 1], [0, 4]])
     assert first.read_bytes() == second.read_bytes()
+
+
+def sets_of(k: int = 3):
+    """Figures of a multi-label version with k labels on 40 texts."""
+    labels = [f"label ${index}$ with a rather long name" for index in range(k)]
+    truth = [[labels[number % k], labels[number * 3 % k]] if number % 4 else [] for number in range(40)]
+    return score_sets(labels, truth, np.random.default_rng(0).uniform(size=(40, k)))
+
+
+def test_the_card_of_a_version_with_several_labels_says_how_they_are_given(tmp_path, manifest) -> None:
+    scores = sets_of()
+    calibration = {"temperature": 1.1, "multi_label": True, "thresholds": dict.fromkeys(scores.labels, 0.3)}
+    manifest = replace(manifest, labels=scores.labels, calibration=calibration)
+    first, _, third = scores.labels
+    counts = {"train": {first: 3, f"{first}|{third}": 4, "|": 5}}
+    text = write_card(tmp_path, manifest, scores, counts=counts).read_text("utf-8")
+    assert "independent of each other" in text and "sum to 1" not in text and "always names a label" not in text
+    assert f"| Exact match | {scores.accuracy:.4f}" in text and f"| Micro-F1 | {scores.micro_f1:.4f} |" in text
+    data = text.split("## Training data")[1].split("## Figures")[0]
+    assert [line.split("|")[2].strip() for line in data.splitlines() if line[:2] == "| "][2:] == [
+        "7",
+        "0",
+        "4",
+        "5",
+        "12",
+    ]
+    assert text.count("| 0.3000 |") == 3
+
+
+def test_the_card_states_the_threshold_of_a_target_precision(tmp_path, manifest, scores) -> None:
+    manifest = replace(manifest, calibration={"temperature": 1.0, "threshold": 0.91})
+    assert "Under a confidence of 0.9100 it abstains" in write_card(tmp_path, manifest, scores).read_text("utf-8")
+
+
+@pytest.mark.parametrize("k", [3, 40, 150])
+def test_several_labels_are_drawn_as_bars(tmp_path, k: int) -> None:
+    image = imread(write_picture(tmp_path / "confusion_matrix.png", sets_of(k)))
+    assert 150 < image.shape[0] < 3000

@@ -161,3 +161,13 @@ def test_inputs_of_a_trained_classifier_stay(sync: Any, make_version: Any) -> No
     make_version()
     with pytest.raises(InvalidInput, match="data_config"):
         sync("- {name: emotion, type: classic, data_config: {text_field: message}}")
+
+
+def test_a_trained_classifier_keeps_its_number_of_labels_per_text(sync: Any, emotion: Any, make_version: Any) -> None:
+    several = "- {name: emotion, type: classic, label_config: {labels: [joy, sadness], multi_label: true}}"
+    sync(several)
+    assert Classifier.objects.get(slug="emotion").multi_label
+    make_version()
+    with pytest.raises(InvalidInput, match=r"label_config.multi_label: emotion has trained versions"):
+        sync(ENTRY % "joy, sadness")
+    assert Classifier.objects.get(slug="emotion").multi_label

@@ -266,7 +266,7 @@ def test_an_empty_assignment_restores_a_default() -> None:
         ("policy.confidence_floor=0", "expected section.key=value"),
         ("training_config.num_epochs", "expected section.key=value"),
         ("training_config.num_epochs.x=1", "there is no section num_epochs"),
-        ("model_config.use_8bit=true", "--set: model_config.use_8bit: True is not available yet"),
+        ("model_config.members=[a]", "--set: model_config.members: expected a list of 2 to 20 items"),
         ("training_config.device=[", "--set: training_config.device: line 1"),
         ("training_config.device=!!python/name:os.system", "--set: training_config.device: line 1"),
         ("", "expected section.key=value"),

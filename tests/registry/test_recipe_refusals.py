@@ -44,6 +44,9 @@ def refusal(**keys: object) -> str:
         ({"training_config": {"ngram_range": [3, 1]}}, "ngram_range: expected the smaller number first"),
         ({"training_config": {"ngram_range": 2}}, "ngram_range: expected two whole numbers"),
         ({"training_config": {"early_stopping_patience": 2, "eval_strategy": "no"}}, "patience: needs evaluations"),
+        ({"training_config": {"eval_steps": 50}}, "training_config.eval_steps: is for eval_strategy: steps"),
+        ({"training_config": {"save_steps": 50, "save_strategy": "no"}}, "save_steps: is for save_strategy: steps"),
+        ({"training_config": {"start_from": "scratch"}}, "training_config.start_from: expected one of base, parent"),
         ({"training_config": []}, "training_config: expected keys with values, got []"),
         ({"model_config": "minilm"}, "model_config: expected keys with values, got 'minilm'"),
         ({"model_config": {"model_name": ""}}, "model_name: expected one line of 1 to 500 characters"),
@@ -108,27 +111,34 @@ def test_two_entries_cannot_share_a_name_or_a_route(second: str) -> None:
         parse_file(f"[{{name: a, type: classic}}, {second}]", where="f")
 
 
+@pytest.mark.parametrize(
+    ("labels", "key"),
+    [({"labels": ["joy", "love|hope"]}, "labels"), ({"mapping": {"0": "love|hope"}}, "mapping")],
+)
+def test_labels_of_a_multi_label_classifier_hold_no_separator(labels: dict, key: str) -> None:
+    assert refusal(label_config={"multi_label": True, **labels}) == (
+        f"models.yaml (emotion): label_config.{key}: 'love|hope' holds '|', "
+        "which joins the labels of a multi_label classifier"
+    )
+    assert entry(label_config=labels).labels.to_dict()[key]
+
+
+def test_a_target_precision_goes_with_one_label_per_text() -> None:
+    assert entry(policy={"target_precision": 0.95}).policy.target_precision == 0.95
+    assert entry(label_config={"multi_label": True}).labels.multi_label
+    message = refusal(label_config={"multi_label": True}, policy={"target_precision": 0.95})
+    assert message.startswith("models.yaml (emotion): policy.target_precision: goes with one label per text")
+
+
 # ---- what comes later ------------------------------------------------------------------------------------------------
 
 LATER = [
-    ({"type": "embedding"}, "type: 'embedding'"),
-    ({"type": "lora"}, "type: 'lora'"),
-    ({"type": "ensemble", "model_config": {"members": ["a", "b"]}}, "type: 'ensemble'"),
-    ({"type": "custom", "loader": "mine.models:load"}, "type: 'custom'"),
-    ({"type": "classic", "loader": "mine.models:load"}, "loader: 'mine.models:load'"),
     ({"kind": "generation"}, "kind: 'generation'"),
-    ({"model_config": {"use_8bit": True}}, "model_config.use_8bit: True"),
-    ({"model_config": {"members": ["a", "b"]}}, "model_config.members: ('a', 'b')"),
-    ({"training_config": {"num_processes": 2}}, "training_config.num_processes: 2"),
-    ({"training_config": {"eval_strategy": "steps"}}, "training_config.eval_strategy: 'steps'"),
-    ({"label_config": {"multi_label": True}}, "label_config.multi_label: True"),
-    ({"policy": {"target_precision": 0.95}}, "policy.target_precision: 0.95"),
     ({"policy": {"backup": "sentiment"}}, "policy.backup: 'sentiment'"),
     ({"policy": {"cascade": "sentiment"}}, "policy.cascade: 'sentiment'"),
     ({"policy": {"cache": True}}, "policy.cache: True"),
     ({"policy": {"auto_deploy": "canary"}}, "policy.auto_deploy: 'canary'"),
     ({"policy": {"rollout": {"steps": [10, 100]}}}, "policy.rollout: "),
-    ({"tensorboard_config": {"auto_start": True}}, "tensorboard_config.auto_start: True"),
 ]
 
 
@@ -147,8 +157,13 @@ def test_what_is_not_built_yet_is_refused_in_an_enabled_entry_only(keys: dict, w
         ({"policy": {"backup": "No Slug"}}, "policy.backup: expected a slug"),
         ({"policy": {"rollout": {"steps": [50, 5]}}}, "policy.rollout.steps: expected rising percentages"),
         ({"type": "custom"}, "loader: is missing"),
+        ({"type": "custom", "loader": "mine.models:load", "label_config": {}}, "label_config.labels: is missing"),
         ({"type": "custom", "loader": "os.system"}, "loader: expected package.module:function"),
         ({"type": "ensemble"}, "model_config.members: is missing"),
+        ({"type": "ensemble", "model_config": {"members": ["a"]}}, "members: expected a list of 2 to 20 items"),
+        ({"type": "ensemble", "model_config": {"members": ["a", "a"]}}, "members: 'a' is listed twice"),
+        ({"type": "ensemble", "model_config": {"members": ["a", "emotion"]}}, "members: names emotion itself"),
+        ({"model_config": {"members": ["a", "b"]}}, "model_config.members: goes with type ensemble only"),
         ({"loader": "mine.models:load"}, "loader: goes with type classic or custom only"),
     ],
 )
@@ -157,7 +172,7 @@ def test_a_disabled_entry_is_checked_as_strictly(keys: dict, message: str) -> No
 
 
 def test_the_defaults_of_later_features_may_be_written_out() -> None:
-    entry(policy={"cache": False, "auto_deploy": "full"}, model_config={"use_8bit": False, "members": []})
+    entry(policy={"cache": False, "auto_deploy": "full"}, model_config={"members": []})
 
 
 # ---- hostile files ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import json
 import sys
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from registry import store
 from registry.families import family
-from registry.families.base import Example, FitRequest
+from registry.families.base import Example, FitRequest, Silent
 from registry.families.probes import write_probes
 from registry.manifest import MANIFEST_NAME, Manifest, write_manifest
 from registry.models import Classifier, ModelVersion
@@ -20,17 +19,6 @@ from registry.services import version_register, version_verify
 
 pytestmark = pytest.mark.django_db
 TEXTS = {"joy": ["what a lovely day", "so happy", "great news"], "sadness": ["i miss her", "so sad", "i cried"]}
-
-
-class Silent:
-    """A reporter that nobody listens to."""
-
-    def progress(self, fraction: float, note: str) -> None: ...
-
-    def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None: ...
-
-    def stop_requested(self) -> bool:
-        return False
 
 
 def train(slug: str, checkpoints: Path, make_manifest: Any) -> Path:

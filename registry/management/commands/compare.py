@@ -33,7 +33,8 @@ def _rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     for name, (a, b) in comparison.metrics.items():
         interval = comparison.differences.get(name)
         difference = f"{interval.point:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})" if interval else ""
-        rows.append((name.replace("_", " "), _figure(a), _figure(b), difference))
+        title = "exact match" if comparison.multi_label and name == "accuracy" else name.replace("_", " ")
+        rows.append((title, _figure(a), _figure(b), difference))
     for label, (a, b) in comparison.f1_per_label.items():
         rows.append((f"F1 of {label}", _figure(a), _figure(b), ""))
     return rows

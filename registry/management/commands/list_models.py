@@ -29,6 +29,8 @@ class Command(KalimtakCommand):
             self.stdout.write("No classifier yet; `manage.py sync_models` reads models.yaml.")
         else:
             self.table("Models", COLUMNS, [row for classifier in found for row in _rows(classifier)])
+            if any(classifier["multi_label"] for classifier in found):
+                self.stdout.write("Accuracy of a multi-label classifier: the share of texts answered by the exact set.")
             default = next((classifier["classifier"] for classifier in found if classifier["default"]), "none")
             self.stdout.write(f"Default classifier: {default}")
 
@@ -48,6 +50,7 @@ def _described(classifier: Classifier, *, everything: bool) -> dict[str, Any]:
         "enabled": classifier.enabled,
         "default": classifier.is_default,
         "labels": classifier.labels,
+        "multi_label": classifier.multi_label,
         "input_fields": classifier.input_fields,
         "versions": [
             {

@@ -11,9 +11,15 @@ from tests.registry.families.tiny import write_tiny_bert
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT of two layers, 32 wide, with a WordPiece vocabulary of whole words and single letters."""
+    """A random BERT of two layers, 32 wide, with a WordPiece vocabulary of whole words and single letters.
+
+    In `wide` below it lies one of a single layer, 64 wide, which tells texts apart as it is.
+    """
     words = {word for told in sentences(400) for word in told.fields[0].lower().split()}
-    return write_tiny_bert(tmp_path_factory.mktemp("tiny-bert"), sorted(words))
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    (folder / "wide").mkdir()
+    write_tiny_bert(folder / "wide", sorted(words), layers=1, width=64)
+    return write_tiny_bert(folder, sorted(words))
 
 
 @pytest.fixture(scope="session")

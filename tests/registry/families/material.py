@@ -1,17 +1,20 @@
 """What the family tests are made of: a listening reporter, small labelled texts, sealed artefacts."""
 
+import atexit
+import dataclasses
+import functools
 import random
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from registry.families import family
-from registry.families.base import Example, FitRequest, FitResult
+from registry.families.base import Example, FitRequest, FitResult, manifest_of
 from registry.families.probes import write_probes
-from registry.manifest import Manifest, write_manifest
+from registry.manifest import write_manifest
 from registry.recipe import Recipe, apply_overrides
-from registry.text import PREPROCESSING_VERSION
 
 LABELS = ("fruit", "vehicle", "weather")
 _WORDS = {
@@ -19,6 +22,7 @@ _WORDS = {
     "vehicle": ("car", "bicycle", "train", "lorry", "tractor", "boat", "🚗"),
     "weather": ("rain", "snow", "storm", "sunshine", "fog", "hail", "☔"),
 }
+OWN_CODE = "tests.registry.families.own_code:load"
 _FILLERS = ("I saw", "there was", "we like", "tell me about", "they say", "هنا", "it is")
 
 
@@ -29,6 +33,7 @@ class Listener:
     stop_after: int | None = None
     fractions: list[float] = field(default_factory=list)
     figures: list[dict[str, float]] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
     polls: int = 0
 
     def progress(self, fraction: float, note: str) -> None:
@@ -37,6 +42,9 @@ class Listener:
 
     def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         self.figures.append({"step": step, "epoch": epoch, **values})
+
+    def describe(self, **facts: object) -> None:
+        self.facts |= facts
 
     def stop_requested(self) -> bool:
         self.polls += 1
@@ -67,29 +75,35 @@ def request_for(folder: Path, *assignments: str, **changes: object) -> FitReques
         "out": folder / "artefact",
         "checkpoints": folder / "checkpoints",
         "reporter": Listener(),
+        "cache": shared_cache(),
     }
-    return FitRequest(**(values | changes))  # type: ignore[arg-type]
+    request = FitRequest(**(values | changes))  # type: ignore[arg-type]
+    names = request.recipe.model.members
+    if not names or request.members:
+        return request
+    labels = request.labels if len(request.labels) > 1 else LABELS
+    return dataclasses.replace(request, members={name: member(name, labels, fields) for name in names})
+
+
+@functools.cache
+def member(name: str, labels: tuple[str, ...], fields: tuple[str, ...], *, multi_label: bool = False) -> Path:
+    """A quick version of the classifier `name` for an ensemble; no two names learn alike."""
+    folder = shared_cache() / "-".join((name, *labels, *fields, str(multi_label)))
+    settings = "training_config.ngram_range=[1, 1]", f"training_config.C={len(name)}"
+    return build("classic", folder, *settings, labels=labels, input_fields=fields, multi_label=multi_label)[0]
+
+
+@functools.cache
+def shared_cache() -> Path:
+    """Converted encoders and their vectors: whatever is not about them need not wait for them twice."""
+    folder = Path(tempfile.mkdtemp(prefix="kalimtak-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def seal(name: str, request: FitRequest, result: FitResult) -> Path:
     """Turn what `fit` wrote into a sealed artefact with probes; its folder."""
-    manifest = Manifest(
-        classifier="things",
-        family=name,
-        labels=request.labels,
-        input_fields=request.input_fields,
-        preprocessing=PREPROCESSING_VERSION,
-        max_length=request.recipe.model.max_length if result.base_model else None,
-        recipe=request.recipe.to_dict(),
-        calibration=result.calibration,
-        metrics={},
-        seed=request.recipe.training.seed,
-        snapshot_digest=None,
-        libraries={},
-        parameters=result.parameters,
-        base_model=result.base_model,
-        created=datetime.now(UTC).isoformat(),
-    )
+    manifest = manifest_of(request, result, classifier="things", family=name)
     write_probes(request.out, family(name).load(request.out, manifest))
     write_manifest(request.out, manifest)
     return request.out
@@ -100,6 +114,8 @@ Built = tuple[Path, FitRequest, FitResult]
 
 def build(name: str, folder: Path, *assignments: str, **changes: object) -> Built:
     """Fit and seal in one go."""
+    if name == "custom":
+        changes.setdefault("loader", OWN_CODE)
     request = request_for(folder, *assignments, **changes)
     result = family(name).fit(request)
     return seal(name, request, result), request, result
@@ -107,12 +123,16 @@ def build(name: str, folder: Path, *assignments: str, **changes: object) -> Buil
 
 def settings_of(name: str, tiny_encoder: Path) -> tuple[str, ...]:
     """What makes a family quick enough for tests."""
-    if name != "encoder":
+    if name == "ensemble":
+        return ("model_config.members=[one, three]",)
+    if name == "embedding":
+        return f"model_config.model_name={tiny_encoder / 'wide'}", "model_config.max_length=48", "training_config.C=100"
+    if name not in ("encoder", "lora"):
         return ()
     return (
         f"model_config.model_name={tiny_encoder}",
         "model_config.max_length=32",
-        "training_config.learning_rate=2e-3",
+        f"training_config.learning_rate={2e-3 if name == 'encoder' else 1e-2}",
         "training_config.num_epochs=8",
         "training_config.batch_size=16",
     )

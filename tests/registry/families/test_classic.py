@@ -1,6 +1,8 @@
 """The classic family: features rebuilt to the last bit, weights that count, answers in microseconds."""
 
+import itertools
 import json
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from registry import families
 from registry.families.base import Example, FamilyError, balanced_weights
 from registry.families.features import read_features
-from tests.registry.families.material import Built, build, sentences
+from registry.labels import label_text_of
+from tests.registry.families.material import LABELS, Built, build, sentences
 
 Builder = Callable[..., Built]
 
@@ -110,3 +113,23 @@ def test_a_short_text_takes_well_under_a_millisecond(built: Builder) -> None:
         predictor.predict([fields])
         took.append(time.perf_counter() - start)
     assert sorted(took)[len(took) // 2] < 0.001
+
+
+def test_several_labels_of_a_text_are_learnt_apart(tmp_path: Path) -> None:
+    plain = sentences(600, seed=11)
+    pairs = [
+        Example((f"{one.fields[0]} and {other.fields[0]}",), label_text_of({one.label, other.label}, LABELS))
+        for one, other in itertools.pairwise(plain[:301])
+    ]
+    nothing = [Example((f"nobody said {number}",), "|") for number in range(60)]
+    examples = [*plain[300:], *pairs, *nothing]
+    random.Random(5).shuffle(examples)
+    folder, _, result = build("classic", tmp_path, train=examples[120:], valid=examples[:120], multi_label=True)
+    assert result.calibration["multi_label"]
+    assert set(result.calibration["thresholds"]) == set(LABELS)
+    predictor = families.load(folder)
+    assert predictor.calibration.multi_label
+    thresholds = np.array([predictor.calibration.thresholds[label] for label in LABELS])
+    answers = predictor.predict([("an apple and a car",), ("the storm",), ("nobody said 7",)])
+    given = [{LABELS[index] for index in np.flatnonzero(answer.probabilities >= thresholds)} for answer in answers]
+    assert given == [{"fruit", "vehicle"}, {"weather"}, set()]

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerControl, TrainerState
 
 from registry import families
-from registry.families import export, finetune, watch
+from registry.calibration import Calibration
+from registry.families import agreement, devices, export, learner, watch
 from registry.families.base import Example, FamilyError, FitRequest, FitResult, Stopped
 from registry.families.batching import LengthGroupedBatches
 from registry.families.checkpoints import Checkpoints
@@ -23,6 +24,7 @@ from registry.recipe import TrainingConfig
 from registry.text import prepare
 from tests.registry.families.material import LABELS, Built, Listener, build, request_for, sentences, settings_of
 from tests.registry.families.tiny import write_tiny_bert
+from tests.registry.families.tuning import Crash, Crasher
 
 Builder = Callable[..., Built]
 encoder = families.family("encoder")
@@ -113,11 +115,11 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(FamilyError, match="cannot train on cuda"):
-        finetune.choose_device("cuda")
-    assert finetune.choose_device("auto") == "cpu"
+        devices.choose_device("cuda")
+    assert devices.choose_device("auto") == "cpu"
     monkeypatch.setenv("KALIMTAK_DEVICE", "cuda")
     with pytest.raises(FamilyError, match="cannot train on cuda"):
-        finetune.choose_device("auto")
+        devices.choose_device("auto")
 
 
 @pytest.mark.parametrize(
@@ -133,12 +135,12 @@ def test_precision_follows_what_the_processor_computes_in(
     wanted: str, able: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert finetune.choose_precision(wanted, "cpu") == precision
+    assert devices.choose_precision(wanted, "cpu") == precision
 
 
 def test_half_precision_without_cuda_is_refused() -> None:
     with pytest.raises(FamilyError, match="needs a CUDA device"):
-        finetune.choose_precision("fp16", "cpu")
+        devices.choose_precision("fp16", "cpu")
 
 
 # ---- the schedule and the batches ------------------------------------------------------------------------------------
@@ -147,12 +149,12 @@ def test_half_precision_without_cuda_is_refused() -> None:
 @pytest.mark.parametrize(("updates", "expected", "told"), [(1500, 100, False), (150, 15, True), (3, 1, True)])
 def test_a_warm_up_longer_than_a_tenth_of_the_run_is_shortened(updates: int, expected: int, told: bool) -> None:
     notes: list[str] = []
-    assert finetune._warmup(TrainingConfig(), updates, notes) == expected
+    assert learner.warmup_of(TrainingConfig(), updates, notes) == expected
     assert bool(notes) == told
 
 
 def test_a_warm_up_ratio_is_taken_at_its_word() -> None:
-    assert finetune._warmup(TrainingConfig(warmup_steps=0, warmup_ratio=0.5), 150, []) == 75
+    assert learner.warmup_of(TrainingConfig(warmup_steps=0, warmup_ratio=0.5), 150, []) == 75
 
 
 def test_batches_hold_every_text_once_in_an_order_of_the_epoch() -> None:
@@ -182,20 +184,6 @@ def test_heavier_examples_weigh_more_in_the_loss(tmp_path: Path, tiny_encoder: P
 # ---- stopping and going on -------------------------------------------------------------------------------------------
 
 
-class Crash(Exception):
-    """The process died here."""
-
-
-class Crasher(Listener):
-    """A reporter in whose hands the process dies after a number of steps."""
-
-    def stop_requested(self) -> bool:
-        self.polls += 1
-        if self.polls > (self.stop_after or 0):
-            raise Crash
-        return False
-
-
 @pytest.fixture
 def restless_encoder(tmp_path: Path) -> Path:
     """With dropout, so that a run that forgets its random state goes another way."""
@@ -208,7 +196,7 @@ def restless_encoder(tmp_path: Path) -> Path:
 @pytest.fixture
 def unconverted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fits that end with the package: what follows is tested elsewhere and takes seconds."""
-    served = export.Served({"temperature": 1.0}, ())
+    served = export.Served(Calibration(), ())
     monkeypatch.setattr(export, "export_serving", lambda request, start: served)
     yield
 
@@ -271,7 +259,7 @@ def fit(request: FitRequest) -> tuple[FitResult, dict[str, torch.Tensor]]:
 
 def test_early_stopping_goes_back_to_the_best_weights(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
-    watching = Watch(Listener(), Checkpoints(tmp_path, "run"), batch=1, patience=2, span=1.0)
+    watching = Watch(Listener(), Checkpoints(tmp_path, "run"), TrainingConfig(early_stopping_patience=2))
     state, control = TrainerState(), TrainerControl()
 
     def evaluate(macro_f1: float, weight: float) -> None:
@@ -297,7 +285,7 @@ def test_early_stopping_goes_back_to_the_best_weights(tmp_path: Path) -> None:
 def test_an_int8_graph_that_answers_otherwise_is_not_kept(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "MIN_AGREEMENT", 1.1)
+    monkeypatch.setattr(agreement, "MIN_AGREEMENT", 1.1)
     folder, _, result = build("encoder", tmp_path, *settings_of("encoder", tiny_encoder))
     assert sorted(path.name for path in (folder / "serving").iterdir()) == ["model.onnx", "tokenizer.json"]
     assert any(note.startswith("fp32 answers, int8 is not as good") for note in result.notes)

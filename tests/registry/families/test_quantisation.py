@@ -92,3 +92,11 @@ def test_smoothing_makes_int8_answer_more_like_fp32(graph: Path, monkeypatch: py
     paths = (graph.with_name(f"{name}.int8.onnx") for name in ("smoothed", "plain"))
     smoothed, plain = (np.abs(logits(path) - expected).mean() for path in paths)
     assert smoothed < plain / 3
+
+
+def test_weights_too_many_for_one_file_lie_beside_it(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantise(graph, graph.with_name("one.onnx"), texts(20))
+    monkeypatch.setattr("registry.families.quantisation.MOST_BYTES_IN_ONE", 0)
+    quantise(graph, graph.with_name("two.onnx"), texts(20))
+    assert graph.with_name("two.onnx.data").stat().st_size > graph.with_name("two.onnx").stat().st_size
+    np.testing.assert_allclose(logits(graph.with_name("two.onnx")), logits(graph.with_name("one.onnx")), atol=1e-6)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def write_tiny_bert(folder: Path, words: Sequence[str], *, dropout: float = 0.0, seed: int = 0) -> Path:
-    """Two layers, 32 wide, 64 positions; knows `words` and single letters, the rest is unknown to it."""
+def write_tiny_bert(
+    folder: Path, words: Sequence[str], *, dropout: float = 0.0, seed: int = 0, layers: int = 2, width: int = 32
+) -> Path:
+    """Of 64 positions; knows `words` and single letters, the rest is unknown to it."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -17,10 +19,10 @@ def write_tiny_bert(folder: Path, words: Sequence[str], *, dropout: float = 0.0,
     BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(pieces),
-        hidden_size=32,
-        num_hidden_layers=2,
+        hidden_size=width,
+        num_hidden_layers=layers,
         num_attention_heads=2,
-        intermediate_size=64,
+        intermediate_size=2 * width,
         max_position_embeddings=64,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
