@@ -54,6 +54,8 @@ class LocalClassifier:
     def classify(self, text: Text) -> dict[str, Any]:
         """The contract's result for a text, or for a mapping of the classifier's own fields, and `final_label`.
 
+        A multi-label classifier's result holds all its `labels`; `final_label` is the top one.
+
         Raises `InvalidInput` or `TooLarge` for what the API would refuse.
         """
         return self.answer([self.item(text)])[0]

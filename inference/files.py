@@ -7,7 +7,7 @@ as interactions: they are no users' questions, and would drown those in every st
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import IO, Any, Protocol
 
 from inference.classifier import CHUNK, LocalClassifier, chunks
 from kalimtak.core.errors import InvalidInput, KalimtakError
+from registry.labels import label_text
 
 Row = dict[str, Any]
 COLUMNS = ("label", "confidence", "abstained", "flags", "model_version", "error")
+MULTI_LABEL_COLUMNS = ("label", "labels", *COLUMNS[1:])
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 FORMATS = (*DELIMITERS, ".jsonl")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # what a spreadsheet would run
@@ -38,8 +40,9 @@ def file_answer(
 ) -> Summary:
     """Answer every row of `source` into `target`, or onto `out` in the same format.
 
-    `target` appears when it is complete. Raises `InvalidInput` for a file that cannot be read as its name says, lacks
-    the classifier's fields, or would be overwritten by its own answers.
+    Several labels of a text are joined by `|` in a table, and a list in JSONL. `target` appears when it is complete.
+    Raises `InvalidInput` for a file that cannot be read as its name says, lacks the classifier's fields, or would be
+    overwritten by its own answers.
     """
     formats = _format(source), _format(target or source)
     if target is not None and target.exists() and target.samefile(source):
@@ -109,6 +112,7 @@ def _read_csv(text: Iterable[str], delimiter: str, classifier: LocalClassifier) 
 
 
 def _answered(classifier: LocalClassifier, rows: Iterable[Row], moved: Callable[[], None]) -> Iterator[Row]:
+    names = MULTI_LABEL_COLUMNS if classifier.served.multi_label else COLUMNS
     for chunk in chunks(rows, CHUNK):
         items, errors = [], {}
         for index, row in enumerate(chunk):
@@ -118,7 +122,7 @@ def _answered(classifier: LocalClassifier, rows: Iterable[Row], moved: Callable[
                 errors[index] = error.message
         results = iter(classifier.answer(items))
         for index, row in enumerate(chunk):
-            yield row | (_columns({"error": errors[index]}) if index in errors else _columns(next(results)))
+            yield row | _columns(names, {"error": errors[index]} if index in errors else next(results))
         moved()
 
 
@@ -128,8 +132,8 @@ def _input(row: Row, input_fields: tuple[str, ...]) -> Mapping[str, Any]:
     return found if found or "text" not in row else {"text": row["text"]}
 
 
-def _columns(result: Mapping[str, Any]) -> Row:
-    return {name: result.get(name) for name in COLUMNS} | ({"scores": result["scores"]} if "scores" in result else {})
+def _columns(names: Sequence[str], result: Mapping[str, Any]) -> Row:
+    return {name: result.get(name) for name in names} | ({"scores": result["scores"]} if "scores" in result else {})
 
 
 def _write(rows: Iterable[Row], stream: Writable, suffix: str) -> Summary:
@@ -142,6 +146,8 @@ def _write(rows: Iterable[Row], stream: Writable, suffix: str) -> Summary:
             stream.write(json.dumps(row, ensure_ascii=True) + "\n")
             continue
         row.pop("scores", None)
+        if isinstance(row.get("labels"), list):
+            row["labels"] = label_text(row["labels"])
         if writer is None:
             writer = csv.DictWriter(stream, list(row), delimiter=DELIMITERS[suffix], extrasaction="ignore")
             writer.writeheader()

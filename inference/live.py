@@ -44,7 +44,10 @@ class LiveVersion:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An enabled classifier as requests see it; `live` is empty where nothing can answer yet."""
+    """An enabled classifier as requests see it; `live` is empty where nothing can answer yet.
+
+    `threshold` is the policy's confidence floor. A version may bring its own (`inference.results.result_of`).
+    """
 
     id: int
     slug: str
@@ -54,6 +57,7 @@ class Served:
     labels: tuple[str, ...]
     descriptions: Mapping[str, str]
     label_field: str
+    multi_label: bool
     threshold: float
     is_default: bool
     live: tuple[LiveVersion, ...]
@@ -232,6 +236,7 @@ def serve(classifier: Classifier, live: tuple[LiveVersion, ...], old: Served | N
         labels=tuple(labels),
         descriptions=classifier.label_config.get("descriptions") or {},
         label_field=classifier.label_field,
+        multi_label=classifier.multi_label,
         threshold=threshold,
         is_default=classifier.is_default,
         live=live,

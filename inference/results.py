@@ -5,17 +5,20 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.guard import flags_of
+from registry.calibration import DEFAULT_THRESHOLD, Calibration
 from registry.families.base import Answer, Fields
 
 DIGITS = 6  # 1,000 labels rounded so still sum to 1 within 0.001
 ALTERNATIVES = 2
 ALTERNATIVE_SHARE = 0.2  # of the top score
+NEAR_SHARE = 0.5  # of its own threshold, for a label that is independent of the others
 
 
 class BrokenScores(Exception):
-    """A model answered something that is no probability distribution."""
+    """A model answered something that is no probability."""
 
 
 def result_of(
@@ -23,26 +26,41 @@ def result_of(
     fields: Fields,
     *,
     labels: Sequence[str],
-    threshold: float,
+    calibration: Calibration,
+    floor: float,
     interaction_id: UUID,
     classifier: str,
     model_version: str,
     deployment: str,
     latency_ms: float,
 ) -> dict[str, Any]:
-    """The contract's result with every score, best first. Raises `BrokenScores`."""
-    scores = ranked_scores(labels, answer)
+    """The contract's result with every score, best first. Raises `BrokenScores`.
+
+    The threshold of a single-label answer is the version's own where it was trained for a target precision, else the
+    classifier's confidence `floor`. A multi-label answer gives every label that reaches its own threshold, best first
+    in `labels`; it abstains where none does, and `threshold` is that of the top label.
+    """
+    scores = ranked_scores(labels, answer, independent=calibration.multi_label)
     (label, confidence), *others = scores.items()
-    abstained = confidence < threshold
+    if calibration.multi_label:
+        threshold = _threshold(calibration, label)
+        given = [each for each, score in scores.items() if score >= _threshold(calibration, each)]
+        abstained, several = not given, {"labels": given}
+        options = near_misses(others, given, calibration)
+    else:
+        threshold = floor if calibration.threshold is None else calibration.threshold
+        abstained, several = confidence < threshold, {}
+        options = alternatives(confidence, others, abstained=abstained)
     return {
         "interaction_id": str(interaction_id),
         "classifier": classifier,
         "label": label,
+        **several,
         "confidence": confidence,
         "scores": scores,
         "abstained": abstained,
         "threshold": threshold,
-        "alternatives": alternatives(confidence, others, abstained=abstained),
+        "alternatives": options,
         "source": "model",
         "model_version": model_version,
         "deployment": deployment,
@@ -51,14 +69,32 @@ def result_of(
     }
 
 
-def ranked_scores(labels: Sequence[str], answer: Answer) -> dict[str, float]:
-    """Label → rounded probability, best first; equal ones in the classifier's order."""
+def ranked_scores(labels: Sequence[str], answer: Answer, *, independent: bool = False) -> dict[str, float]:
+    """Label → rounded probability, best first; equal ones in the classifier's order. Raises `BrokenScores`."""
     probabilities = answer.probabilities.astype(np.float64)
-    if probabilities.shape != (len(labels),) or not abs(float(probabilities.sum()) - 1) < 1e-3:
+    if probabilities.shape != (len(labels),) or not _are_probabilities(probabilities, independent):
         raise BrokenScores(f"{len(labels)} labels got scores that are no probabilities")
     order = np.argsort(-probabilities, kind="stable")
     rounded = probabilities.round(DIGITS).tolist()
     return {labels[index]: rounded[index] for index in order.tolist()}
+
+
+def _are_probabilities(values: NDArray[np.float64], independent: bool) -> bool:
+    """Each in 0 to 1, or all summing to 1; not so for NaN."""
+    if independent:
+        return bool(((values >= 0) & (values <= 1)).all())
+    return bool(abs(float(values.sum()) - 1) < 1e-3)
+
+
+def _threshold(calibration: Calibration, label: str) -> float:
+    return calibration.thresholds.get(label, DEFAULT_THRESHOLD)
+
+
+def near_misses(others: Sequence[tuple[str, float]], given: Sequence[str], calibration: Calibration) -> list[str]:
+    """Independent labels worth showing beside those given; the runner-up to the top one where nothing was given."""
+    missed = [(label, score) for label, score in others if label not in given]
+    near = [label for label, score in missed if score >= NEAR_SHARE * _threshold(calibration, label)]
+    return near[:ALTERNATIVES] or ([] if given else [missed[0][0]])
 
 
 def alternatives(top: float, others: Sequence[tuple[str, float]], *, abstained: bool) -> list[str]:

@@ -46,15 +46,25 @@ class ClassifyRequestSerializer(CommonRequestSerializer):
 
 
 class ResultSerializer(serializers.Serializer[Any]):
-    """One answer. `/api/classify/<route>` adds the label under the classifier's own label field."""
+    """One answer. `/api/classify/<route>` adds the label under the classifier's own label field.
+
+    The scores of a single-label classifier sum to 1. Those of a multi-label one are independent of each other.
+    """
 
     interaction_id = serializers.UUIDField()
     classifier = serializers.SlugField()
-    label = serializers.CharField()  # type: ignore[assignment]
-    confidence = serializers.FloatField(min_value=0, max_value=1)
+    label = serializers.CharField(help_text="The top one.")  # type: ignore[assignment]
+    labels = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Only of a multi-label classifier: all labels that reach their thresholds, best first, perhaps none.",
+    )
+    confidence = serializers.FloatField(min_value=0, max_value=1, help_text="The score of `label`.")
     scores = serializers.DictField(child=serializers.FloatField())
-    abstained = serializers.BooleanField()
-    threshold = serializers.FloatField()
+    abstained = serializers.BooleanField(
+        help_text="`confidence` is under `threshold`; with several labels: none given."
+    )
+    threshold = serializers.FloatField(help_text="The one `label` was held against.")
     alternatives = serializers.ListField(child=serializers.CharField())
     source = serializers.ChoiceField(choices=UserInteraction.Source.choices)  # type: ignore[assignment]
     model_version = serializers.CharField()
@@ -85,7 +95,8 @@ class ServedClassifierSerializer(serializers.Serializer[Any]):
     )
     input_fields = serializers.ListField(child=serializers.CharField())
     label_field = serializers.CharField()
-    threshold = serializers.FloatField()
+    multi_label = serializers.BooleanField(help_text="A text may get several labels, or none.")
+    threshold = serializers.FloatField(help_text="The confidence floor; a version may bring a threshold of its own.")
     live = LiveVersionSerializer(many=True)
 
 

@@ -33,6 +33,7 @@ from kalimtak.core.auth import Caller
 from kalimtak.core.errors import KalimtakError, Unavailable
 from kalimtak.core.uuid7 import uuid7
 from registry.families.base import Answer
+from registry.labels import label_text_of
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ def answer_write(
         answer,
         item.fields,
         labels=version.predictor.labels,
-        threshold=served.threshold,
+        calibration=version.predictor.calibration,
+        floor=served.threshold,
         interaction_id=interaction_id,
         classifier=served.slug,
         model_version=version.ref,
@@ -160,6 +162,7 @@ def answer_write(
         deployment_id=version.deployment_id,
         fields=dict(zip(served.input_fields, item.fields, strict=True)),
         label=result["label"],
+        labels=label_text_of(result["labels"], version.predictor.labels) if "labels" in result else "",
         confidence=result["confidence"],
         scores=result["scores"],
         threshold=result["threshold"],

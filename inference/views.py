@@ -143,6 +143,7 @@ def description_of(served: Served) -> dict[str, Any]:
         "descriptions": dict(served.descriptions),
         "input_fields": list(served.input_fields),
         "label_field": served.label_field,
+        "multi_label": served.multi_label,
         "threshold": served.threshold,
         "live": [
             {"model_version": version.ref, "role": version.role, "share": version.share} for version in served.live

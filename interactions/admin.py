@@ -10,7 +10,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from interactions.models import Feedback, PersonalRecord, UserInteraction
-from kalimtak.core.admin import Panel, ReadOnlyModelAdmin, state_label, when
+from kalimtak.core.admin import Panel, ReadOnlyModelAdmin, labels_shown, state_label, when
 
 TEXT_SHOWN = 90
 SCORES_SHOWN = 20
@@ -82,7 +82,7 @@ class RatedFilter(admin.SimpleListFilter):
 class UserInteractionAdmin(ReadOnlyModelAdmin):
     list_display = ["text", "label_shown", "confidence_shown", "rating", "version", "asked"]
     list_filter = ["classifier", "abstained", RatedFilter, "source"]
-    list_select_related = ["version__classifier"]
+    list_select_related = ["classifier", "version__classifier"]
     search_fields = ["=id"]
     ordering = ["-id"]
     panels = [AnswerPanel(), FeedbackPanel(), PersonalPanel()]
@@ -93,11 +93,11 @@ class UserInteractionAdmin(ReadOnlyModelAdmin):
             {"fields": ["id", "classifier", "version", "deployment", "created_at", "latency_ms", "source", "flags"]},
         ),
         (_("Who"), {"fields": ["subject", "api_key"]}),
-        (_("Judged"), {"fields": ["reviewed_label", "reviewed_at", "audit_slice"]}),
+        (_("Judged"), {"fields": ["reviewed", "reviewed_at", "audit_slice"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).select_related("version__classifier")
+        return super().get_queryset(request).select_related("classifier", "version__classifier")
 
     @admin.display(description=_("text"))
     def text(self, interaction: UserInteraction) -> SafeString:
@@ -105,7 +105,12 @@ class UserInteractionAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description=_("answer"), ordering="label")
     def label_shown(self, interaction: UserInteraction) -> SafeString:
-        return format_html("<bdi>{}</bdi>{}", interaction.label, _(" (abstained)") if interaction.abstained else "")
+        shown = labels_shown(interaction.answered_parts)
+        return format_html("{}{}", shown, _(" (abstained)") if interaction.abstained else "")
+
+    @admin.display(description=_("reviewed label"))
+    def reviewed(self, interaction: UserInteraction) -> SafeString | str:
+        return labels_shown(interaction.reviewed_parts) if interaction.reviewed_label else "–"
 
     @admin.display(description=_("confidence"), ordering="confidence")
     def confidence_shown(self, interaction: UserInteraction) -> str:
@@ -124,7 +129,7 @@ class FeedbackAdmin(ReadOnlyModelAdmin):
     search_fields = ["=interaction__id", "=source"]
     empty_text = _("No feedback yet. Clients send it to /api/feedback with the interaction's id.")
     fields = [
-        "interaction", "text", "answered", "rating", "comment", "correct_label", "correct_response",
+        "interaction", "text", "answered", "rating", "comment", "correction", "correct_response",
         "source", "trusted", "history", "created_at", "updated_at", "curated_at",
     ]  # fmt: skip
 
@@ -134,11 +139,11 @@ class FeedbackAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description=_("answer"))
     def answered(self, feedback: Feedback) -> SafeString:
-        return format_html("<bdi>{}</bdi>", feedback.interaction.label)
+        return labels_shown(feedback.interaction.answered_parts)
 
     @admin.display(description=_("correct label"), ordering="correct_label")
-    def correction(self, feedback: Feedback) -> SafeString:
-        return format_html("<bdi>{}</bdi>", feedback.correct_label or "–")
+    def correction(self, feedback: Feedback) -> SafeString | str:
+        return labels_shown(feedback.label_parts) if feedback.correct_label else "–"
 
     @admin.display(description=_("curation"))
     def taken_in(self, feedback: Feedback) -> SafeString:

@@ -5,6 +5,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from kalimtak.core.uuid7 import uuid7
+from registry.labels import MOST_CHARACTERS
 
 
 class Subject(models.Model):
@@ -24,7 +25,8 @@ class Subject(models.Model):
 class UserInteraction(models.Model):
     """One question and the answer it got, written before the answer leaves.
 
-    `rating`, `comment` and `correction` mirror the newest feedback; `reviewed_label` is what a reviewer decided.
+    `rating`, `comment` and `correction` mirror the newest feedback; `reviewed_label` is what a reviewer decided. Of a
+    multi-label classifier these two and `labels` hold the text of a set (`registry.labels`), and `label` its top label.
     """
 
     class Kind(models.TextChoices):
@@ -49,6 +51,7 @@ class UserInteraction(models.Model):
     kind = models.CharField(_("kind"), max_length=10, choices=Kind, default=Kind.CLASSIFY)
     fields = models.JSONField(_("input"), help_text=_("one text per input field"))
     label = models.CharField(_("label"), max_length=120)
+    labels = models.TextField(_("labels"), blank=True, help_text=_("all that were answered, of a multi-label one"))
     confidence = models.FloatField(_("confidence"))
     scores = models.JSONField(_("scores"), default=dict)
     threshold = models.FloatField(_("threshold"), default=0.0)
@@ -64,8 +67,8 @@ class UserInteraction(models.Model):
     )
     rating = models.PositiveSmallIntegerField(_("rating"), null=True, blank=True)
     comment = models.TextField(_("comment"), blank=True)
-    correction = models.CharField(_("correction"), max_length=120, blank=True)
-    reviewed_label = models.CharField(_("reviewed label"), max_length=120, blank=True)
+    correction = models.CharField(_("correction"), max_length=MOST_CHARACTERS, blank=True)
+    reviewed_label = models.CharField(_("reviewed label"), max_length=MOST_CHARACTERS, blank=True)
     reviewed_at = models.DateTimeField(_("reviewed"), null=True, blank=True)
     audit_slice = models.BooleanField(_("audit slice"), default=False)
     created_at = models.DateTimeField(_("asked"), db_index=True)
@@ -80,6 +83,20 @@ class UserInteraction(models.Model):
 
     def __str__(self) -> str:
         return f"{self.label} ({self.confidence:.0%})"
+
+    @property
+    def answered(self) -> str:
+        """The answer as a truth would be written: the label, or of a multi-label classifier the text of the set."""
+        return self.labels or self.label
+
+    @property
+    def answered_parts(self) -> tuple[str, ...]:
+        """The label, or each of the labels, that was answered."""
+        return self.classifier.label_parts(self.answered)
+
+    @property
+    def reviewed_parts(self) -> tuple[str, ...]:
+        return self.classifier.label_parts(self.reviewed_label)
 
 
 class PersonalRecord(models.Model):
@@ -133,7 +150,7 @@ class Feedback(models.Model):
     trusted = models.BooleanField(_("came with a key or a staff session"), default=False)
     rating = models.PositiveSmallIntegerField(_("rating"), null=True, blank=True)
     comment = models.TextField(_("comment"), blank=True)
-    correct_label = models.CharField(_("correct label"), max_length=120, blank=True)
+    correct_label = models.CharField(_("correct label"), max_length=MOST_CHARACTERS, blank=True)
     correct_response = models.TextField(_("correct response"), blank=True)
     history = models.JSONField(_("earlier versions"), default=list, blank=True)
     created_at = models.DateTimeField(_("given"), auto_now_add=True)
@@ -154,3 +171,8 @@ class Feedback(models.Model):
 
     def __str__(self) -> str:
         return self.correct_label or (f"{self.rating} / 5" if self.rating else str(self.pk))
+
+    @property
+    def label_parts(self) -> tuple[str, ...]:
+        """The label, or each of the labels, that it says is right."""
+        return self.interaction.classifier.label_parts(self.correct_label)

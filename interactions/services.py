@@ -17,6 +17,7 @@ from interactions.models import Feedback, PersonalRecord, RequestMemo, Subject, 
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from kalimtak.core.uuid7 import uuid7
+from registry.services import label_given
 
 MEMO_LIFETIME = timedelta(hours=24)
 HISTORY_LENGTH = 50
@@ -27,7 +28,8 @@ USER_AGENT_LENGTH = 300
 class NewInteraction:
     """One answer about to be recorded. `pseudonym` is `pseudonym_of(client id)` or empty; `fields` maps name to text.
 
-    `address` and `user_agent` go to the personal record, a table of its own; both empty: there is none.
+    `labels` is the text of the set that a multi-label classifier answered. `address` and `user_agent` go to the
+    personal record, a table of its own; both empty: there is none.
     """
 
     classifier_id: int
@@ -39,6 +41,7 @@ class NewInteraction:
     scores: dict[str, float]
     threshold: float
     abstained: bool
+    labels: str = ""
     source: str = UserInteraction.Source.MODEL
     flags: list[str] = field(default_factory=list)
     latency_ms: float = 0.0
@@ -164,6 +167,7 @@ def _interaction(row: NewInteraction, subjects: dict[str, int]) -> UserInteracti
         kind=row.kind,
         fields=row.fields,
         label=row.label,
+        labels=row.labels,
         confidence=row.confidence,
         scores=row.scores,
         threshold=row.threshold,
@@ -232,26 +236,28 @@ def feedback_give(
     rating: int | None = None,
     comment: str = "",
     correct_label: str = "",
+    correct_labels: Sequence[str] | None = None,
     correct_response: str = "",
     subject: str = "",
 ) -> tuple[Feedback, bool]:
     """Record what somebody thinks of an answer; True where it is their first word on it.
 
     A later word of the same source updates the first: what it leaves out stays, and the earlier state is kept in
-    `history`. The interaction mirrors the newest feedback. Raises `NotFound` for an interaction that is unknown or that
-    another key asked for (staff may judge any), `InvalidInput` for a label outside the set or an empty feedback.
+    `history`. The interaction mirrors the newest feedback. For a multi-label classifier `correct_labels` are all that
+    apply, perhaps none. Raises `NotFound` for an interaction that is unknown or that another key asked for (staff may
+    judge any), `InvalidInput` for a label outside the set or an empty feedback.
     """
-    if rating is None and not correct_label and not correct_response:
+    if rating is None and not correct_label and correct_labels is None and not correct_response:
         raise InvalidInput("Give a rating or a correction.", fields={"rating": ["Give a rating or a correction."]})
     if rating is not None and (isinstance(rating, bool) or rating not in range(1, 6)):
         raise InvalidInput("A rating is a whole number from 1 to 5.", fields={"rating": ["Use 1 to 5."]})
     with transaction.atomic():
         interaction = _interaction_of(interaction_id, caller)
-        _check_label(interaction, correct_label)
+        classifier, known = interaction.classifier, interaction.version.labels
         given = {
             "rating": rating,
             "comment": comment,
-            "correct_label": correct_label,
+            "correct_label": label_given(classifier, correct_label, correct_labels, known=known),
             "correct_response": correct_response,
         }
         return _feedback_upsert(interaction, source_of(caller, subject), caller, given)
@@ -269,13 +275,6 @@ def _interaction_of(interaction_id: UUID | str, caller: Caller) -> UserInteracti
     if interaction is None or (caller.kind != "user" and interaction.api_key_id != caller.key_id):
         raise unknown
     return interaction
-
-
-def _check_label(interaction: UserInteraction, label: str) -> None:
-    labels = interaction.classifier.labels or interaction.version.labels
-    if label and label not in labels:
-        message = f"{label[:60]!r} is not a label of {interaction.classifier.slug}; use one of {', '.join(labels)}."
-        raise InvalidInput(message, fields={"correct_label": [message]})
 
 
 def _feedback_upsert(

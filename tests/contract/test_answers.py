@@ -71,6 +71,7 @@ class TestResults:
             "descriptions": dict,
             "input_fields": list,
             "label_field": str,
+            "multi_label": bool,
             "threshold": float,
             "live": list,
         }

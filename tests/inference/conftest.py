@@ -34,7 +34,7 @@ def publish(serving):
     from registry.manifest import Manifest, write_manifest
     from registry.models import ModelVersion
 
-    def publish(classifier, *, confidence=0.9, seconds=0.0):
+    def publish(classifier, *, confidence=0.9, seconds=0.0, calibration=None):
         number = classifier.versions.count() + 1
         folder = store.staging_folder(uuid.uuid4(), 1)
         (folder / "serving").mkdir(parents=True)
@@ -48,7 +48,7 @@ def publish(serving):
             preprocessing=1,
             max_length=None,
             recipe={},
-            calibration={},
+            calibration=calibration or {},
             metrics={},
             seed=0,
             snapshot_digest=None,
@@ -122,6 +122,16 @@ def clarity(make_classifier, publish, go_live):
         label_config={"descriptions": {"Ambivalent": "Leaves it open"}},
     )
     go_live(publish(classifier))
+    return classifier
+
+
+@pytest.fixture
+def topics(make_classifier, publish, go_live):
+    """A multi-label classifier; `sport` is given from 0.3 on, the others from 0.5."""
+    labels = ["money", "politics", "sport"]
+    thresholds = {"money": 0.5, "politics": 0.5, "sport": 0.3}
+    classifier = make_classifier("topics", labels=labels, label_config={"multi_label": True})
+    go_live(publish(classifier, calibration={"temperature": 1.0, "multi_label": True, "thresholds": thresholds}))
     return classifier
 
 

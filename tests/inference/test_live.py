@@ -136,6 +136,7 @@ def test_models_lists_what_can_be_asked(carla, emotion, clarity):
         "descriptions": {"Ambivalent": "Leaves it open"},
         "input_fields": ["question", "context"],
         "label_field": "clarity_label",
+        "multi_label": False,
         "threshold": 0.5,
         "live": [{"model_version": "clarity/1", "role": "production", "share": 100}],
     }

@@ -9,6 +9,7 @@ HOSTILE = "joy <img src=x onerror=\"document.title='owned'\"> <script>document.t
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.own_servers,  # or rather none: the API's answers are tried on every database elsewhere
     pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed at /usr/bin/chromium"),
 ]
 
@@ -114,6 +115,26 @@ def test_an_earlier_answer_can_be_taken_up_again_after_a_reload(emotion, visit):
     page.locator("#recent li").nth(1).get_by_role("button").click()
     assert page.locator("#label").inner_text() == "joy"
     assert page.locator("#asked").inner_text() == "so much joy"
+
+
+def test_several_labels_are_drawn_and_several_can_be_corrected(topics, visit):
+    from interactions.models import Feedback
+
+    page = visit()
+    page.get_by_label("topics").check(force=True)
+    ask(page, "the sport of money")
+    assert page.locator("#label bdi").all_inner_texts() == ["money", "sport"]
+    assert page.locator("#scores .top").count() == 2
+    assert page.get_by_label("It should have been").is_hidden()
+    page.get_by_label("money", exact=True).uncheck()
+    page.get_by_label("politics", exact=True).check()
+    page.get_by_role("button", name="Send feedback").click()
+    page.locator("#thanks").wait_for()
+    assert Feedback.objects.get().correct_label == "politics|sport"
+    assert "corrected to politics, sport" in page.locator("#recent").inner_text()
+    ask(page, "nothing of that")
+    assert page.locator("#label").inner_text() == "none of the labels"
+    assert "No label reaches its threshold" in page.locator("#unsure").inner_text()
 
 
 def test_hostile_text_stays_text(emotion, visit):

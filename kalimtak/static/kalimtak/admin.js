@@ -23,6 +23,15 @@ function hushIcons() {
 document.addEventListener("DOMContentLoaded", hushIcons);
 document.addEventListener("htmx:afterSwap", hushIcons);
 
+/* What is scrolled inside a live panel stays where it is when the panel is drawn again. */
+let scrolled = [];
+document.addEventListener("htmx:beforeSwap", (event) => {
+  scrolled = [...event.detail.target.querySelectorAll(".k-scroll[id]")].map((box) => [box.id, box.scrollLeft, box.scrollTop]);
+});
+document.addEventListener("htmx:afterSwap", () => {
+  for (const [id, left, top] of scrolled) document.getElementById(id)?.scrollTo(left, top);
+});
+
 /* A live panel that is done asks for the whole page again. Who was on a link or button is put back there, or on the
    panels where it is gone; who was nowhere stays there. */
 const PLACE_KEY = "kalimtak.place";

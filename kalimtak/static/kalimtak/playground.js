@@ -173,9 +173,7 @@ function drawAnswer(entry) {
   byId("nothing-yet").hidden = true;
   byId("result").hidden = false;
   byId("asked").textContent = Object.values(entry.fields).join("\n");
-  byId("emoji").textContent = emojiOf(classifier, result.label);
-  byId("label").textContent = result.label;
-  byId("confidence").textContent = percent.format(result.confidence);
+  drawVerdict(classifier, result);
   drawUnsure(result);
   drawFlags(result.flags);
   drawScores(classifier, result);
@@ -184,15 +182,39 @@ function drawAnswer(entry) {
   drawRecent();
 }
 
+/** All labels that were given: one, or of a multi-label classifier any number. */
+function given(result) {
+  return result.labels ?? [result.label];
+}
+
+function listed(labels) {
+  return labels.join(", ") || say("none_given");
+}
+
+function drawVerdict(classifier, result) {
+  const several = result.labels !== undefined;
+  const names = given(result).map((label) => {
+    const name = document.createElement("bdi");
+    name.textContent = several ? `${emojiOf(classifier, label)} ${label}`.trim() : label;
+    return name;
+  });
+  byId("emoji").textContent = several ? "" : emojiOf(classifier, result.label);
+  byId("label").classList.toggle("several", several);
+  byId("label").replaceChildren(...(names.length ? names : [say("none_given")]));
+  byId("confidence").textContent = several ? "" : percent.format(result.confidence);
+}
+
 /** Tell a screen reader the gist; the rest of the answer is there to be explored. */
 function announce(result) {
-  const gist = say("announced", { label: result.label, confidence: percent.format(result.confidence) });
+  const gist = result.labels
+    ? say("announced_labels", { labels: listed(result.labels) })
+    : say("announced", { label: result.label, confidence: percent.format(result.confidence) });
   byId("announcement").textContent = `${gist} ${doubtsAbout(result)}`;
 }
 
 function doubtsAbout(result) {
   if (!result.abstained) return "";
-  const sentences = [say("unsure", { threshold: percent.format(result.threshold) })];
+  const sentences = [say(result.labels ? "unsure_labels" : "unsure", { threshold: percent.format(result.threshold) })];
   if (result.alternatives?.length) sentences.push(say("alternatives", { labels: result.alternatives.join(", ") }));
   return sentences.join(" ");
 }
@@ -221,7 +243,7 @@ function drawScores(classifier, result) {
       const name = document.createElement("span");
       const track = document.createElement("span");
       const figure = document.createElement("span");
-      row.classList.toggle("top", label === result.label);
+      row.classList.toggle("top", given(result).includes(label));
       name.textContent = `${emojiOf(classifier, label)} ${label}`.trim();
       name.dir = "auto";
       track.className = "track";
@@ -255,18 +277,45 @@ function drawFeedback(classifier, entry) {
       .map((label) => new Option(`${emojiOf(classifier, label)} ${label}`.trim(), label)),
   );
   select.value = entry.given?.correct_label ?? "";
+  select.closest("label").hidden = entry.result.labels !== undefined;
+  drawCorrections(classifier, labels, entry);
   form.elements.rating.value = entry.given?.rating ?? "";
   form.elements.comment.value = entry.given?.comment ?? "";
   byId("feedback-error").hidden = true;
   byId("thanks").hidden = true;
 }
 
+/** A box per label where a text may have several. What was answered is ticked; they count once `corrects` is ticked. */
+function drawCorrections(classifier, labels, entry) {
+  const box = byId("corrections");
+  box.hidden = entry.result.labels === undefined;
+  const right = entry.given?.correct_labels ?? given(entry.result);
+  const choices = (box.hidden ? [] : labels).map((label) => {
+    const choice = document.createElement("label");
+    const tick = document.createElement("input");
+    const name = document.createElement("bdi");
+    Object.assign(tick, { type: "checkbox", name: "correct_labels", value: label, defaultChecked: right.includes(label) });
+    name.textContent = `${emojiOf(classifier, label)} ${label}`.trim();
+    choice.append(tick, name);
+    return choice;
+  });
+  byId("correct-labels").replaceChildren(...choices);
+  byId("feedback").elements.corrects.checked = entry.given?.correct_labels !== undefined;
+}
+
 function readFeedback(form) {
-  const given = {};
-  if (form.elements.rating.value) given.rating = Number(form.elements.rating.value);
-  if (form.elements.correct_label.value) given.correct_label = form.elements.correct_label.value;
-  if (form.elements.comment.value.trim()) given.comment = form.elements.comment.value.trim();
-  return given;
+  const said = {};
+  if (form.elements.rating.value) said.rating = Number(form.elements.rating.value);
+  if (form.elements.correct_label.value) said.correct_label = form.elements.correct_label.value;
+  if (form.elements.corrects.checked && !byId("corrections").hidden) {
+    said.correct_labels = [...byId("correct-labels").querySelectorAll("input:checked")].map((tick) => tick.value);
+  }
+  if (form.elements.comment.value.trim()) said.comment = form.elements.comment.value.trim();
+  return said;
+}
+
+function corrects(said) {
+  return Boolean(said?.correct_label || said?.correct_labels);
 }
 
 async function sendFeedback(event) {
@@ -275,18 +324,18 @@ async function sendFeedback(event) {
   const form = byId("feedback");
   byId("thanks").hidden = true;
   await submitting(form, byId("feedback-error"), async () => {
-    const given = readFeedback(form);
-    if (!given.rating && !given.correct_label) throw new Refusal(say("nothing_given"));
-    const answer = await call("/api/feedback", { interaction_id: entry.result.interaction_id, ...given });
-    entry.given = given;
+    const said = readFeedback(form);
+    if (!said.rating && !corrects(said)) throw new Refusal(say("nothing_given"));
+    const answer = await call("/api/feedback", { interaction_id: entry.result.interaction_id, ...said });
+    entry.given = said;
     remember(entry);
     drawRecent();
-    if (entry === shown) thank(answer.status, given);
+    if (entry === shown) thank(answer.status, said);
   });
 }
 
-function thank(status, given) {
-  const next = given.correct_label ? "next_corrected" : given.rating >= 4 ? "next_confirmed" : "next_rated";
+function thank(status, said) {
+  const next = corrects(said) ? "next_corrected" : said.rating >= 4 ? "next_confirmed" : "next_rated";
   byId("thanks").textContent = `${say(status)} ${say(next)}`;
   byId("thanks").hidden = false;
 }
@@ -314,10 +363,12 @@ function remember(entry) {
   }
 }
 
-function describeGiven(given) {
+function describeGiven(said) {
   const parts = [];
-  if (given?.rating) parts.push(say("given_rating", { rating: given.rating }));
-  if (given?.correct_label) parts.push(say("given_correction", { label: given.correct_label }));
+  if (said?.rating) parts.push(say("given_rating", { rating: said.rating }));
+  if (corrects(said)) {
+    parts.push(say("given_correction", { label: said.correct_label ?? listed(said.correct_labels) }));
+  }
   return parts.join(", ");
 }
 
@@ -328,7 +379,7 @@ function drawRecent() {
     ...entries.map((entry) => {
       const item = byId("recent-item").content.cloneNode(true);
       item.querySelector(".asked").textContent = Object.values(entry.fields).join(" · ");
-      item.querySelector(".label").textContent = entry.result.label;
+      item.querySelector(".label").textContent = listed(given(entry.result));
       item.querySelector(".given").textContent = describeGiven(entry.given);
       item.querySelector("button").addEventListener("click", () => {
         drawAnswer(entry);
@@ -372,5 +423,8 @@ byId("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
 });
 byId("feedback").addEventListener("submit", sendFeedback);
+byId("correct-labels").addEventListener("change", () => {
+  byId("feedback").elements.corrects.checked = true;
+});
 drawRecent();
 start();

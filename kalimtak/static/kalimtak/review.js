@@ -1,8 +1,9 @@
-// The review desk's keys: 1-9 choose a label, a approves, r rejects, s skips. They press what is on the page.
+// The desk's keys: 1-9 choose a label, a approves, r rejects, s skips, g gives the labels chosen.
+// They press what is on the page.
 "use strict";
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, textarea, select, [contenteditable]");
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (!target) return;
