@@ -22,7 +22,7 @@ TEXT = "the blue kettle sings at noon"
 def installation(tmp_path_factory):
     """An empty installation of its own, set up by the commands a person would type."""
     installation = Installation(tmp_path_factory.mktemp("journey"))
-    yield installation.set_up()
+    yield installation.set_up(afresh=True)
     installation.close()
 
 

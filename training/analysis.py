@@ -4,13 +4,17 @@ A `metadata` key in the file is used as it stands; without one, heuristics decid
 takes one pass at constant memory but for the hashes that duplicates are told by, which are tracked up to a cap.
 """
 
+import ast
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from registry.labels import MOST_CHARACTERS, NOTHING, SEPARATOR, label_set, label_text_of
 from training.columns import SPLITS, Columns
 from training.etl.clean import text_problem
 from training.etl.duplicates import content_hash
@@ -23,6 +27,7 @@ TRACKED = 1_000_000  # rows whose text is remembered to count duplicates and con
 ERRORS_SHOWN = 100
 LABELS_SHOWN = 1_000
 LABEL_LENGTH = 100
+SEPARATORS = "|;,"  # between the labels of a text, the likeliest first
 PERCENTILES = (5, 50, 95, 99)
 SCRIPTS = ("LATIN", "ARABIC", "CYRILLIC", "GREEK", "HEBREW", "DEVANAGARI", "HANGUL", "HIRAGANA", "KATAKANA", "CJK")
 FUNCTION_WORDS = {
@@ -40,17 +45,35 @@ MEDIA = {
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What labels may be: `labels` in order (empty: any), and `mapping` from those in the data."""
+    """What labels may be: `labels` in order (empty: any), and `mapping` from those in the data.
+
+    With `multi_label` a cell is read as a set of labels: a list, a list written as JSON, or labels with one of the
+    `separators` between them. A separator within a known label does not part it.
+    """
 
     labels: tuple[str, ...] = ()
     mapping: Mapping[str, str] | None = None
+    multi_label: bool = False
+    separators: str = SEPARATORS
 
     def read(self, cell: Any) -> tuple[str, str]:
-        """The label of a cell, and what is wrong with it ("": nothing)."""
+        """The label of a cell, or the text of its set, and what is wrong with it ("": nothing).
+
+        Where a label is not known, it alone is returned.
+        """
+        if self.multi_label:
+            return self._read_set(cell)
+        if isinstance(cell, dict | list):
+            return "", "The label is a list or an object; one label per row, unless label_config says multi_label."
+        return self._read_one(cell)
+
+    def parts(self, label: str) -> tuple[str, ...]:
+        """The labels within what `read` returned."""
+        return label_set(label) if self.multi_label else (label,)
+
+    def _read_one(self, cell: Any) -> tuple[str, str]:
         if cell is None or (isinstance(cell, float) and cell != cell):
             return "", "No label."
-        if isinstance(cell, dict | list):
-            return "", "The label is a list or an object; one label per row."
         text = (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)).strip()
         label = (self.mapping or {}).get(text, text)
         if not label:
@@ -61,6 +84,63 @@ class LabelRules:
             return label, f"A label has at most {LABEL_LENGTH} printable characters."
         return label, ""
 
+    def _read_set(self, cell: Any) -> tuple[str, str]:
+        cells = self._cells(cell)
+        if isinstance(cells, str):
+            return "", cells
+        chosen = []
+        for each in cells:
+            label, problem = self._read_one(each)
+            if not problem and SEPARATOR in label:
+                problem = f"A label of a multi-label classifier holds no {SEPARATOR!r}."
+            if problem:
+                return label, problem
+            chosen.append(label)
+        text = label_text_of(chosen, self.labels or sorted(set(chosen)))
+        if len(text) > MOST_CHARACTERS:
+            return "", f"The labels have more than {MOST_CHARACTERS} characters together."
+        return text, ""
+
+    def _cells(self, cell: Any) -> list[Any] | str:
+        """The labels of a cell one by one, or what is wrong with it."""
+        text = cell.strip() if isinstance(cell, str) else cell
+        if isinstance(text, str) and text.startswith("["):
+            text = _list_in(text)
+        if isinstance(text, list):
+            odd = any(isinstance(each, dict | list | bool) for each in text)
+            return "A label within the list is no text." if odd else text
+        if isinstance(text, dict):
+            return "The labels are an object; give a list."
+        if text == NOTHING:
+            return []
+        if not isinstance(text, str) or text in self.labels or text in (self.mapping or {}):
+            return [text]
+        separator = next((each for each in self.separators if each in text and self._parts_at(each, text)), "")
+        return [part for part in text.split(separator) if part.strip()] if separator else [text]
+
+    def _parts_at(self, separator: str, text: str) -> bool:
+        """Whether this is what stands between the labels: where they are known, all parts must be labels.
+
+        What `|` parts is always taken so, for no label of such a classifier holds it.
+        """
+        if not self.labels or separator == SEPARATOR:
+            return True
+        return all(not self._read_one(part)[1] for part in text.split(separator) if part.strip())
+
+
+def _list_in(text: str) -> Any:
+    """The list that a text cell writes as JSON, or as pandas does; the text where it is none."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(text)
+    return text
+
+
+def separators_in(column: "pd.Series") -> str:
+    """What parts the labels of a column where they are not known: the first of `SEPARATORS` that occurs in it."""
+    texts = [cell for cell in column if isinstance(cell, str)]
+    return next((each for each in SEPARATORS if any(each in text for text in texts)), SEPARATOR)
+
 
 def _suggestion(label: str, labels: Sequence[str]) -> str:
     same = [known for known in labels if known.casefold() == label.casefold()]
@@ -69,7 +149,10 @@ def _suggestion(label: str, labels: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that can be loaded. `label` is empty in a file without labels, `split` where no column says it."""
+    """A row that can be loaded. `label` is empty in a file without labels, `split` where no column says it.
+
+    Of a multi-label classifier `label` is the text of a set (`registry.labels`).
+    """
 
     line: int
     fields: tuple[str, ...]
@@ -113,7 +196,8 @@ class Analysis:
     def __init__(self, source: Source, columns: Columns, rules: LabelRules) -> None:
         self.source, self.columns, self.rules = source, columns, rules
         self.rows = self.good = self.empty = self.duplicates = self.conflicts = self.error_count = 0
-        self.labels: Counter[str] = Counter()  # in order of first appearance
+        self.labels: Counter[str] = Counter()  # one by one, in order of first appearance
+        self.labelled = self.without_labels = 0
         self.unknown: Counter[str] = Counter()
         self.splits: Counter[str] = Counter()
         self.errors: list[RowError] = []
@@ -136,7 +220,10 @@ class Analysis:
 
     def _add_row(self, row: Row) -> None:
         if row.label:
-            self.labels[row.label] += 1
+            parts = self.rules.parts(row.label)
+            self.labels.update(parts)
+            self.labelled += 1
+            self.without_labels += not parts
         if row.split:
             self.splits[row.split] += 1
         text = " ".join(row.fields)
@@ -177,6 +264,7 @@ class Analysis:
             "good": self.good,
             "empty": self.empty,
             "labels": dict(self.labels.most_common(LABELS_SHOWN)),
+            **self._label_sets(),
             "unknown_labels": dict(self.unknown.most_common(20)),
             "splits": dict(self.splits),
             "duplicates": self.duplicates,
@@ -189,6 +277,13 @@ class Analysis:
             "error_count": self.error_count,
             "errors": [{"line": error.line, "reason": error.reason} for error in self.errors],
         }
+
+    def _label_sets(self) -> dict[str, Any]:
+        """How many labels the texts of a multi-label classifier have."""
+        if not self.rules.multi_label:
+            return {}
+        mean = self.labels.total() / self.labelled if self.labelled else 0.0
+        return {"labels_per_text": round(mean, 2), "without_labels": self.without_labels}
 
     def _task(self) -> tuple[list[str], str, list[str], str]:
         """Modalities, task, why, and whether the file's metadata or heuristics say so."""
@@ -216,6 +311,9 @@ class Analysis:
             why.append(f"{kinds} labels in {self.good} rows hardly repeat, so they may be answers or numbers.")
             return modalities, "text-generation", why
         why.append(f"{kinds} labels repeat over {self.good} rows, so the task is classification.")
+        if self.rules.multi_label:
+            mean = self._label_sets()["labels_per_text"]
+            why.append(f"A text has {mean} labels on average; {self.without_labels} have none of them.")
         return modalities, f"text{pair}-classification", why
 
 

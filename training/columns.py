@@ -3,6 +3,7 @@
 What the caller names counts first, then what the classifier's `data_config` names, then heuristics.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ SPLIT_NAMES = ("split", "subset", "partition", "fold")
 SPLITS = {"train": "train", "training": "train", "test": "test", "golden": "test"} | dict.fromkeys(
     ("valid", "validation", "val", "dev"), "valid"
 )
+_BETWEEN, _AROUND = re.compile(r"[|;,]"), " []'\""  # labels in one cell, a list as Python or JSON writes it included
 LABEL_DISTINCT_SHARE = 0.5  # a column whose values repeat less than this is no label
 
 
@@ -40,14 +42,18 @@ def choose_columns(
     input_fields: Sequence[str],
     label_field: str,
     labels: Collection[str] = (),
+    multi_label: bool = False,
     asked_inputs: Sequence[str] = (),
     asked_label: str = "",
 ) -> Columns:
-    """Find the columns of a classifier in a file. Raises `ImportRefused` where an input cannot be told."""
+    """Find the columns of a classifier in a file. Raises `ImportRefused` where an input cannot be told.
+
+    With `multi_label` a cell may hold several of the `labels`, as a list or with separators between them.
+    """
     why: list[str] = []
     inputs = _inputs(available, sample, input_fields, asked_inputs, exclude={asked_label or label_field}, why=why)
     rest = [name for name in available if name not in inputs]
-    label = _label(rest, sample, label_field, labels, asked_label, why)
+    label = _label(rest, sample, label_field, _LabelTest(labels, multi_label), asked_label, why)
     split = _split([name for name in rest if name != label], sample, why)
     return Columns(inputs, label, split, tuple(why))
 
@@ -109,7 +115,7 @@ def _label(
     rest: Sequence[str],
     sample: "pd.DataFrame",
     field: str,
-    labels: Collection[str],
+    labels: "_LabelTest",
     asked: str,
     why: list[str],
 ) -> str | None:
@@ -125,7 +131,7 @@ def _label(
         return named
     for name in rest:
         values = _texts(sample[name])
-        if labels and len(values) and values.isin(list(labels)).mean() >= 0.5:
+        if len(values) and values.map(labels.holds).mean() >= 0.5:
             why.append(f"{name!r} is taken for the label: most of its values are labels of the classifier.")
             return name
     for name in rest:
@@ -135,6 +141,20 @@ def _label(
             return name
     why.append("No column looks like a label.")
     return None
+
+
+@dataclass(frozen=True)
+class _LabelTest:
+    """Tells cells with labels of the classifier from others."""
+
+    labels: Collection[str]
+    multi_label: bool
+
+    def holds(self, text: str) -> bool:
+        if not self.multi_label:
+            return text in self.labels
+        parts = [part for each in _BETWEEN.split(text) if (part := each.strip(_AROUND))]
+        return text in self.labels or (bool(parts) and all(part in self.labels for part in parts))
 
 
 def _split(rest: Sequence[str], sample: "pd.DataFrame", why: list[str]) -> str | None:

@@ -87,14 +87,16 @@ def datasets_are_on_their_way(look: Look) -> Iterator[Finding]:
 
 def items_have_known_labels(look: Look) -> Iterator[Finding]:
     """Approved items carry labels of their classifier: what else could a model learn from them?"""
-    labels = {pk: set(names) for pk, names in Classifier.objects.values_list("pk", "labels") if names}
+    classifiers = Classifier.objects.in_bulk()
     approved = TrainingDataItem.objects.approved().order_by()
-    for pk, slug, label, count in approved.values_list("classifier_id", "classifier__slug", "label").annotate(
-        count=Count("pk")
-    ):
-        if pk in labels and label not in labels[pk]:
+    for pk, text, count in approved.values_list("classifier_id", "label").annotate(count=Count("pk")):
+        classifier = classifiers[pk]
+        for label in classifier.unknown_labels(text):
             what = f"{count} approved items are labelled {label[:60]!r}, which is none of its labels"
-            yield error(f"classifier {slug}", what, f"Relabel or reject them: `manage.py review {slug}`.")
+            yield error(f"classifier {classifier}", what, f"Relabel or reject them: `manage.py review {classifier}`.")
+        if classifier.multi_label and text != classifier.label_of(classifier.label_parts(text)):
+            what = f"{count} approved items write their labels as {text[:60]!r}, out of order"
+            yield error(f"classifier {classifier}", what, _BY_HAND)
     for model, columns in ((TrainingDataItem, ["status", "split", "origin"]), (Review, ["verdict"])):
         for column, value, rows in outside(model, *columns):
             yield error(model._meta.verbose_name_plural, f"{rows} with the unknown {column} {value!r}", _BY_HAND)
@@ -205,7 +207,8 @@ def _broken_promises(run: TrainingRun) -> Iterator[str]:
         yield f"it made {version.ref}, a version of another classifier"
     if version.snapshot_digest != run.snapshot.digest:
         yield f"{version.ref} names another snapshot than the run"
-    if not version.evaluations.filter(data_digest=run.snapshot.golden_digest).exists():
+    golden = run.snapshot.golden_digest
+    if golden and not version.evaluations.filter(data_digest=golden).exists():
         yield f"{version.ref} was not scored on the golden set of the run"
     if job.state == Job.State.QUEUED and not job.token:
         yield "its job never ran and it has a version"

@@ -5,6 +5,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from registry.labels import MOST_CHARACTERS
+
 
 class Dataset(models.Model):
     """A file that was loaded, or the feedback of a classifier seen as one."""
@@ -70,7 +72,10 @@ class ItemQuerySet(models.QuerySet["TrainingDataItem"]):
 
 
 class TrainingDataItem(models.Model):
-    """One example a model may learn from. Its text never changes; a rework is a new item."""
+    """One example a model may learn from. Its text never changes; a rework is a new item.
+
+    `label` is one label or, for a multi-label classifier, the text of a set of them (`registry.labels`).
+    """
 
     class Status(models.TextChoices):
         CANDIDATE = "candidate", _("candidate")
@@ -107,7 +112,7 @@ class TrainingDataItem(models.Model):
     origin = models.CharField(_("origin"), max_length=10, choices=Origin, default=Origin.IMPORT)
     source = models.CharField(_("source"), max_length=80, blank=True, help_text=_("who said so"))
     fields = models.JSONField(_("input"), help_text=_("one text per input field"))
-    label = models.CharField(_("label"), max_length=120)
+    label = models.CharField(_("label"), max_length=MOST_CHARACTERS)
     weight = models.FloatField(_("weight"), default=1.0, help_text=_("in the loss; human corrections weigh more"))
     quality = models.FloatField(_("quality score"), default=1.0, help_text=_("0 to 1"))
     domain = models.CharField(_("domain"), max_length=60, blank=True)
@@ -141,6 +146,11 @@ class TrainingDataItem(models.Model):
     def __str__(self) -> str:
         return f"{self.label} #{self.pk}"
 
+    @property
+    def label_parts(self) -> tuple[str, ...]:
+        """Its label, or each of its labels."""
+        return self.classifier.label_parts(self.label)
+
 
 class Review(models.Model):
     """One reviewer's verdict on one item."""
@@ -153,7 +163,7 @@ class Review(models.Model):
     item = models.ForeignKey(TrainingDataItem, models.CASCADE, related_name="reviews", verbose_name=_("item"))
     reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, verbose_name=_("reviewer"))
     verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict)
-    label = models.CharField(_("label"), max_length=120)
+    label = models.CharField(_("label"), max_length=MOST_CHARACTERS)
     created_at = models.DateTimeField(_("when"), auto_now_add=True)
 
     class Meta:
@@ -163,6 +173,11 @@ class Review(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verdict} #{self.item_id}"
+
+    @property
+    def label_parts(self) -> tuple[str, ...]:
+        """The label, or each of the labels, that it is about."""
+        return self.item.classifier.label_parts(self.label)
 
 
 class DatasetSnapshot(models.Model):
@@ -192,7 +207,7 @@ class SnapshotItem(models.Model):
     snapshot = models.ForeignKey(DatasetSnapshot, models.CASCADE, related_name="rows")
     item = models.ForeignKey(TrainingDataItem, models.SET_NULL, null=True, related_name="snapshot_rows")
     content_hash = models.CharField(max_length=64)
-    label = models.CharField(max_length=120)
+    label = models.CharField(max_length=MOST_CHARACTERS)
     split = models.CharField(max_length=6)
     weight = models.FloatField(default=1.0)
 
@@ -221,6 +236,8 @@ class TrainingRun(models.Model):
     recipe = models.JSONField(_("recipe"), default=dict)
     then = models.CharField(_("afterwards"), max_length=10, choices=Then, default=Then.NONE)
     history = models.JSONField(_("metric history"), default=list, blank=True)
+    facts = models.JSONField(_("facts"), default=dict, blank=True, help_text=_("device, precision, steps …"))
+    notes = models.JSONField(_("notes"), default=list, blank=True, help_text=_("of the trainer, for people"))
     version = models.OneToOneField(
         "registry.ModelVersion", models.SET_NULL, null=True, blank=True, related_name="run", verbose_name=_("version")
     )

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,8 @@ class RunSpec:
 
     `recipe` has the sections of models.yaml, `counts` {split: {label: rows}}. `out` is the artefact folder to build,
     `checkpoints` survives attempts, `champion` is the artefact folder of the live version where its figures on this
-    golden set are not known yet. `supervisor` is the process id without which the trainer must not go on.
+    golden set are not known yet. `supervisor` is the process id without which the trainer must not go on. `board` is
+    the folder of the run's event file for TensorBoard.
     """
 
     classifier: str
@@ -44,6 +45,13 @@ class RunSpec:
     champion: Path | None
     resume: bool
     supervisor: int
+    multi_label: bool = False
+    target_precision: float | None = None
+    parent: Path | None = None
+    cache: Path | None = None
+    members: dict[str, Path] = field(default_factory=dict)
+    loader: str | None = None
+    board: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -70,7 +78,8 @@ class RunSpec:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw |= {name: tuple(raw[name]) for name in ("labels", "input_fields")}
         raw |= {name: Path(raw[name]) for name in ("folder", "out", "checkpoints")}
-        raw["champion"] = Path(raw["champion"]) if raw["champion"] else None
+        raw |= {name: Path(raw[name]) if raw[name] else None for name in ("champion", "parent", "cache", "board")}
+        raw["members"] = {classifier: Path(folder) for classifier, folder in raw["members"].items()}
         return cls(**raw)
 
     def write_examples(self, split: str, examples: Iterable[Example]) -> int:

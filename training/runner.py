@@ -15,7 +15,6 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,29 @@ from typing import Any
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import is_disk_full
 from registry import families
-from registry.card import PICTURE_NAME, write_card, write_confusion_picture
-from registry.families.base import FamilyError, FitRequest, FitResult, Predictor, Stopped
+from registry.card import PICTURE_NAME, write_card, write_picture
+from registry.families.base import FamilyError, FitRequest, FitResult, Predictor, Stopped, manifest_of
 from registry.families.probes import write_probes
 from registry.manifest import ArtefactCorrupt, Manifest, write_manifest
 from registry.metrics import Scores
 from registry.recipe import Recipe, RecipeError
-from registry.text import PREPROCESSING_VERSION
+from training.board import RunBoard, hyper_parameters
 from training.run_process import NICENESS, die_with
 from training.run_spec import EXIT_DISK_FULL, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, RunSpec, write_json
 from training.scoring import Judgement, judge_predictor
 
 TRAINING_CONFIG_NAME = "training_config.json"
-_LIBRARIES = ("numpy", "scikit-learn", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "safetensors")
+_LIBRARIES = (
+    "numpy",
+    "scikit-learn",
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+)
 _MODULES = {"scikit-learn": "sklearn"}
 
 LAST_BYTES = 2**20  # with less than that a disk counts as full, whatever a library said when it could not write
@@ -45,11 +54,15 @@ _FITTED, _JUDGED, _COMPARED = 0.90, 0.95, 0.98
 
 
 class EventReporter:
-    """Writes what happens as JSON lines, each flushed at once, and remembers a request to stop."""
+    """Writes what happens as JSON lines, each flushed at once, and remembers a request to stop.
 
-    def __init__(self, path: Path) -> None:
+    Figures also go onto the `board`.
+    """
+
+    def __init__(self, path: Path, board: RunBoard | None = None) -> None:
         self._stream = path.open("a", encoding="utf-8")
         self._stop = threading.Event()
+        self.board = board
 
     def emit(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, **values}, ensure_ascii=True, allow_nan=False)
@@ -63,6 +76,11 @@ class EventReporter:
     def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self.emit("metric", step=int(step), epoch=float(epoch), values=finite)
+        if self.board is not None:
+            self.board.figures(int(step), finite)
+
+    def describe(self, **facts: str | float) -> None:
+        self.emit("facts", facts=facts)
 
     def overall(self, fraction: float, note: str) -> None:
         """`fraction` is of the whole run. Raises `Stopped` when that was asked for."""
@@ -82,7 +100,7 @@ def main(arguments: list[str]) -> int:
     die_with(spec.supervisor)
     with contextlib.suppress(AttributeError, OSError):
         os.nice(NICENESS)
-    reporter = EventReporter(spec.events)
+    reporter = EventReporter(spec.events, RunBoard(spec.board) if spec.board else None)
     signal.signal(signal.SIGTERM, reporter.request_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -114,33 +132,37 @@ def build_artefact(spec: RunSpec, reporter: EventReporter) -> dict[str, Any]:
     started = time.monotonic()
     recipe = Recipe.from_dict(spec.recipe, where=spec.classifier, model_type=spec.family)
     crashpoint("trainer.before_fit")
-    fitted = _fit(spec, recipe, reporter)
+    if reporter.board is not None:
+        reporter.board.text("hyper-parameters", hyper_parameters(spec.family, spec.recipe))
+    request = _request(spec, recipe, reporter)
+    fitted = families.family(spec.family).fit(request)
     for note in fitted.notes:
         reporter.emit("note", text=note)
     reporter.overall(_FITTED, "Scoring the golden set")
-    draft = _manifest(spec, recipe, fitted)
+    draft = _manifest(spec, request, fitted)
     predictor = families.family(spec.family).load(spec.out, draft)
     judged = _judge(spec, predictor, reporter, start=_FITTED, end=_JUDGED)
+    scores = judged.scores if judged else None
     champion, problem = _judge_champion(spec, reporter)
+    for note in [*problem, *_finish_board(reporter.board, scores)]:
+        reporter.emit("note", text=note)
     reporter.overall(_COMPARED, "Writing the model card")
     write_probes(spec.out, predictor)
-    _write_papers(spec, draft, fitted, judged.scores)
+    _write_papers(spec, draft, fitted, scores)
     crashpoint("trainer.before_manifest")
-    write_manifest(spec.out, _manifest(spec, recipe, fitted, judged.scores))
+    write_manifest(spec.out, _manifest(spec, request, fitted, scores))
     crashpoint("trainer.before_result")
     return {
-        "scores": judged.scores.to_dict(),
-        "slices": judged.slices,
-        "champion": {"scores": champion.scores.to_dict(), "slices": champion.slices} if champion else None,
-        "notes": [*fitted.notes, *problem],
+        **(judged.to_dict() if judged else {"scores": None, "slices": {}}),
+        "champion": champion.to_dict() if champion else None,
         "seconds": round(time.monotonic() - started, 2),
     }
 
 
-def _fit(spec: RunSpec, recipe: Recipe, reporter: EventReporter) -> FitResult:
+def _request(spec: RunSpec, recipe: Recipe, reporter: EventReporter) -> FitRequest:
     spec.out.mkdir(parents=True, exist_ok=True)
     spec.checkpoints.mkdir(parents=True, exist_ok=True)
-    request = FitRequest(
+    return FitRequest(
         labels=spec.labels,
         input_fields=spec.input_fields,
         recipe=recipe,
@@ -150,18 +172,28 @@ def _fit(spec: RunSpec, recipe: Recipe, reporter: EventReporter) -> FitResult:
         checkpoints=spec.checkpoints,
         reporter=reporter,
         resume=spec.resume,
+        multi_label=spec.multi_label,
+        target_precision=spec.target_precision,
+        parent=spec.parent,
+        cache=spec.cache,
+        members=spec.members,
+        loader=spec.loader,
     )
-    return families.family(spec.family).fit(request)
 
 
-def _judge(spec: RunSpec, predictor: Predictor, reporter: EventReporter, *, start: float, end: float) -> Judgement:
-    """Score the golden set while the whole run goes from share `start` to `end`."""
+def _judge(
+    spec: RunSpec, predictor: Predictor, reporter: EventReporter, *, start: float, end: float
+) -> Judgement | None:
+    """Score the golden set while the whole run goes from share `start` to `end`; None where there is no golden set."""
+    golden = spec.read_examples("golden")
+    if not golden:
+        return None
 
     def on_progress(share: float) -> None:
         crashpoint("trainer.during_evaluation")
         reporter.overall(start + share * (end - start), "Scoring the golden set")
 
-    return judge_predictor(predictor, spec.labels, spec.read_examples("golden"), on_progress)
+    return judge_predictor(predictor, spec.labels, golden, on_progress)
 
 
 def _judge_champion(spec: RunSpec, reporter: EventReporter) -> tuple[Judgement | None, list[str]]:
@@ -177,23 +209,25 @@ def _judge_champion(spec: RunSpec, reporter: EventReporter) -> tuple[Judgement |
     return _judge(spec, predictor, reporter, start=_JUDGED, end=_COMPARED), []
 
 
-def _manifest(spec: RunSpec, recipe: Recipe, fitted: FitResult, scores: Scores | None = None) -> Manifest:
-    return Manifest(
+def _finish_board(board: RunBoard | None, scores: Scores | None) -> list[str]:
+    """The figures of the golden set go onto the board; what went wrong with it, if anything did."""
+    if board is None:
+        return []
+    if scores is not None:
+        board.outcome({name: getattr(scores, name) for name in ("accuracy", "macro_f1", "log_loss", "ece")})
+    board.close()
+    return [board.problem] if board.problem else []
+
+
+def _manifest(spec: RunSpec, request: FitRequest, fitted: FitResult, scores: Scores | None = None) -> Manifest:
+    return manifest_of(
+        request,
+        fitted,
         classifier=spec.classifier,
         family=spec.family,
-        labels=spec.labels,
-        input_fields=spec.input_fields,
-        preprocessing=PREPROCESSING_VERSION,
-        max_length=recipe.model.max_length if fitted.base_model else None,  # only pretrained models cut texts off
-        recipe=spec.recipe,
-        calibration=fitted.calibration,
         metrics=_headline(scores) if scores else {},
-        seed=recipe.training.seed,
         snapshot_digest=spec.snapshot_digest,
         libraries=_library_versions(),
-        parameters=fitted.parameters,
-        base_model=fitted.base_model,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
@@ -203,7 +237,7 @@ def _headline(scores: Scores) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name not in ("labels", "per_label", "confusion")}
 
 
-def _write_papers(spec: RunSpec, manifest: Manifest, fitted: FitResult, scores: Scores) -> None:
+def _write_papers(spec: RunSpec, manifest: Manifest, fitted: FitResult, scores: Scores | None) -> None:
     """What people read beside the model: its card, its confusion matrix, how it was trained."""
     write_card(
         spec.out,
@@ -215,7 +249,8 @@ def _write_papers(spec: RunSpec, manifest: Manifest, fitted: FitResult, scores: 
         evaluation_digest=spec.golden_digest,
         notes=fitted.notes,
     )
-    write_confusion_picture(spec.out / PICTURE_NAME, scores.labels, scores.confusion)
+    if scores is not None:
+        write_picture(spec.out / PICTURE_NAME, scores)
     trained = {"type": spec.family, "snapshot_digest": spec.snapshot_digest, **spec.recipe, "history": fitted.history}
     text = json.dumps(trained, ensure_ascii=False, indent=2, allow_nan=False)
     (spec.out / TRAINING_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")

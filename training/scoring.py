@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.families.base import Example, Predictor
-from registry.metrics import Scores, score
+from registry.labels import label_set
+from registry.metrics import Scores, score, score_sets
 
 CHUNK = 64  # texts between two reports of progress
 LENGTH_BUCKETS = ((1, 8), (9, 16), (17, 32), (33, 64), (65, None))  # words over all fields, both ends included
 
 OnProgress = Callable[[float], None]
+Scorer = Callable[[Sequence[str], NDArray[np.float64]], Scores]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Judgement:
 
     scores: Scores
     slices: dict[str, list[dict[str, Any]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {"scores": self.scores.to_dict(), "slices": self.slices}
 
 
 def judge_predictor(
@@ -35,7 +41,18 @@ def judge_predictor(
     every_label = tuple(dict.fromkeys((*labels, *predictor.labels)))
     answers = _spread(_predict(predictor, examples, on_progress), predictor.labels, every_label)
     truth = [example.label for example in examples]
-    return Judgement(score(every_label, truth, answers), {"length": _by_length(every_label, examples, answers)})
+    figures = _scorer(predictor, every_label)
+    return Judgement(figures(truth, answers), {"length": _by_length(figures, examples, answers)})
+
+
+def _scorer(predictor: Predictor, labels: Sequence[str]) -> Scorer:
+    """What turns truths and answers into figures, by the kind of answer the predictor gives."""
+    calibration = predictor.calibration
+    if not calibration.multi_label:
+        return lambda truth, answers: score(labels, truth, answers)
+    return lambda truth, answers: score_sets(
+        labels, [label_set(each) for each in truth], answers, calibration.thresholds
+    )
 
 
 def _predict(predictor: Predictor, examples: Sequence[Example], on_progress: OnProgress) -> NDArray[np.float64]:
@@ -56,15 +73,13 @@ def _spread(answers: NDArray[np.float64], known: Sequence[str], labels: Sequence
     return spread
 
 
-def _by_length(
-    labels: Sequence[str], examples: Sequence[Example], answers: NDArray[np.float64]
-) -> list[dict[str, Any]]:
+def _by_length(figures: Scorer, examples: Sequence[Example], answers: NDArray[np.float64]) -> list[dict[str, Any]]:
     words = np.array([sum(len(text.split()) for text in example.fields) for example in examples])
     slices = []
     for low, high in LENGTH_BUCKETS:
         chosen = np.flatnonzero((words >= low) & (words <= (high or words.max(initial=low))))
         if len(chosen):
-            scores = score(labels, [examples[int(index)].label for index in chosen], answers[chosen])
+            scores = figures([examples[int(index)].label for index in chosen], answers[chosen])
             name = f"{low}-{high} words" if high else f"{low} words and more"
             slices.append({"slice": name, "n": scores.n, "accuracy": scores.accuracy, "macro_f1": scores.macro_f1})
     return slices

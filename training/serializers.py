@@ -13,7 +13,16 @@ from kalimtak.core.api import (
 )
 from kalimtak.core.models import Job
 from training.models import Dataset, TrainingDataItem, TrainingRun
-from training.services.datasets import THEN
+from training.services.datasets import MAX_LABELS, THEN
+
+
+def correct_labels_field() -> serializers.ListField:
+    return serializers.ListField(
+        child=StrictCharField(max_length=120),
+        required=False,
+        max_length=MAX_LABELS,
+        help_text="Of a multi-label classifier: all labels that are right; an empty list means that none applies.",
+    )
 
 
 class FeedbackRequestSerializer(RequestSerializer):
@@ -23,18 +32,13 @@ class FeedbackRequestSerializer(RequestSerializer):
     rating = StrictIntegerField(min_value=1, max_value=5, required=False, allow_null=True)
     comment = StrictCharField(max_length=5_000, required=False, allow_blank=True, default="")
     correct_label = StrictCharField(max_length=120, required=False, allow_blank=True, default="")
-    correct_labels = serializers.ListField(child=StrictCharField(max_length=120), required=False, max_length=100)
+    correct_labels = correct_labels_field()
     correct_response = StrictCharField(max_length=20_000, required=False, allow_blank=True, default="")
     subject = StrictCharField(max_length=200, required=False, allow_blank=True, default="")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        several = attrs.pop("correct_labels", [])
-        if len(several) > 1:
-            raise serializers.ValidationError({"correct_labels": ["More than one label is not available yet."]})
-        if several and attrs["correct_label"] not in ("", several[0]):
-            raise serializers.ValidationError({"correct_labels": ["Differs from correct_label; give one of them."]})
-        attrs["correct_label"] = attrs["correct_label"] or "".join(several)
-        if attrs.get("rating") is None and not attrs["correct_label"] and not attrs["correct_response"]:
+        corrects = attrs["correct_label"] or "correct_labels" in attrs or attrs["correct_response"]
+        if attrs.get("rating") is None and not corrects:
             raise serializers.ValidationError({"rating": ["Give a rating or a correction."]})
         return attrs
 
@@ -44,8 +48,14 @@ class ExampleRequestSerializer(OwnFieldsSerializer):
 
     classifier = StrictCharField(max_length=63)
     text = StrictCharField(required=False, trim_whitespace=False, help_text="or the classifier's own fields")
-    correct_label = StrictCharField(max_length=120)
+    correct_label = StrictCharField(max_length=120, required=False)
+    correct_labels = correct_labels_field()
     subject = StrictCharField(max_length=200, required=False, allow_blank=True, default="")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not {"correct_label", "correct_labels"} & attrs.keys():
+            raise serializers.ValidationError({"correct_label": ["This field is required."]})
+        return attrs
 
 
 class FeedbackResponseSerializer(serializers.Serializer[Any]):

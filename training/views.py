@@ -72,6 +72,11 @@ class FeedbackView(ApiView):
                 request_only=True,
             ),
             OpenApiExample(
+                "Several labels",
+                {"interaction_id": "01999d5e-7b34-7c1e-9f0a-3d0f6c2b8a11", "correct_labels": ["joy", "love"]},
+                request_only=True,
+            ),
+            OpenApiExample(
                 "An example",
                 {"classifier": "emotion", "text": "I could not stop smiling.", "correct_label": "joy"},
                 request_only=True,
@@ -103,7 +108,8 @@ class FeedbackView(ApiView):
         item = services.example_add(
             classifier,
             fields={name: body.get(name, "") for name in classifier.input_fields},
-            label=given.validated_data["correct_label"],
+            label=given.validated_data.get("correct_label", ""),
+            labels=given.validated_data.get("correct_labels"),
             caller=caller,
             source=source_of(caller, subject),
         )

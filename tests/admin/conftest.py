@@ -206,9 +206,21 @@ def make_learning(classifier, version, trainer):
     snapshot = DatasetSnapshot.objects.create(
         classifier=classifier, digest="d" * 64, counts={"train": {"joy": 10}, "valid": {}, "test": {"joy": 2}}
     )
-    history = [{"step": step, "epoch": step / 10, "loss": 1 / step, "macro_f1": 1 - 1 / step} for step in range(1, 21)]
+    history = [
+        {"step": step, "epoch": step / 10, "loss": 1 / step, "learning_rate": 1e-4 / step, "samples_per_second": 133.0}
+        for step in range(1, 31)
+    ]
+    history += [
+        {"step": 10 * epoch, "epoch": float(epoch), "eval_loss": 0.5, "eval_accuracy": 0.9, "eval_macro_f1": macro_f1}
+        for epoch, macro_f1 in ((1, 0.7), (2, 0.9), (3, 0.8))
+    ]
+    told = {
+        "history": sorted(history, key=lambda point: point["step"]),
+        "facts": {"device": "cpu", "precision": "bf16", "effective_batch": 32, "steps": 30, "epochs": 3},
+        "notes": ["The weights are those of evaluation 2, the best one."],
+    }
     run = TrainingRun.objects.create(
-        job=job, classifier=classifier, snapshot=snapshot, family="classic", history=history, version=version
+        job=job, classifier=classifier, snapshot=snapshot, family="classic", version=version, **told
     )
     dataset = Dataset.objects.create(
         classifier=classifier, name=f"{HOSTILE}.csv", origin="upload", state="pending", job=waiting, actor="tala"

@@ -234,6 +234,14 @@ def test_a_panel_that_is_gone_reloads_the_page(world, sign_in):
     assert (response.text, response["HX-Refresh"]) == ("", "true")
 
 
+def test_a_page_on_which_nothing_moves_asks_for_nothing(world, sign_in):
+    """The classifier's panels show who is live, which makes none of them a live panel."""
+    for name, obj in (("registry_classifier_change", world.emotion), ("registry_modelversion_change", world.second)):
+        page = sign_in("olga").get(url(name, obj.pk)).text
+        assert 'id="panel-' in page
+        assert "every 2s" not in page
+
+
 def test_panels_ask_for_their_own_permission(world, sign_in):
     address = url("interactions_userinteraction_panel", world.interaction.pk, "personal")
     assert sign_in("olga").get(address).status_code == 200

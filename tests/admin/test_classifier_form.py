@@ -48,7 +48,7 @@ def test_a_changed_recipe_is_kept_with_its_defaults_and_audited(save):
         ("policy", {"confidence_floor": 3}, "policy.confidence_floor"),
         ("label_config", {"labels": ["one"]}, "label_config.labels"),
         ("policy", "{", "Enter a valid JSON"),
-        ("family", "lora", "not available yet"),
+        ("recipe", {"model_config": {"members": ["a", "b"]}}, "goes with type ensemble only"),
     ],
 )
 def test_a_mistake_is_shown_at_its_field_and_nothing_is_kept(save, field, value, says):
@@ -61,8 +61,27 @@ def test_a_mistake_is_shown_at_its_field_and_nothing_is_kept(save, field, value,
 
 
 def test_a_loader_of_own_code_cannot_be_named_here(save):
-    response, _emotion = save(recipe={"loader": "os:system"})
+    response, emotion = save(recipe={"loader": "os:system"})
     assert response.status_code == 200
+    assert emotion.loader == ""
+    response, emotion = save(loader="os:system")
+    assert response.status_code == 302
+    assert emotion.loader == ""
+    response, emotion = save(family="custom", loader="os:system")
+    assert response.status_code == 200
+    assert "loader: is missing" in str(response.context["adminform"].form.errors)
+    assert (emotion.family, emotion.loader) == ("classic", "")
+
+
+def test_a_classifier_with_a_loader_can_be_edited_and_keeps_it(save, world):
+    from registry.models import Classifier
+
+    mine = {"family": "custom", "loader": "mine.models:load"}
+    Classifier.objects.filter(pk=world.emotion.pk).update(**mine)
+    world.emotion.refresh_from_db()
+    response, emotion = save(family="custom", name="Mine", loader="os:system")
+    assert response.status_code == 302
+    assert (emotion.name, emotion.loader) == ("Mine", "mine.models:load")
 
 
 def test_a_second_default_is_refused_by_name(save, world):
@@ -73,3 +92,18 @@ def test_a_second_default_is_refused_by_name(save, world):
     Classifier.objects.create(slug="intent", name="Intent", family="classic", input_fields=["text"], is_default=True)
     response, _emotion = save()
     assert "“intent” is the default" in str(response.context["adminform"].form.errors["is_default"])
+
+
+def test_a_trained_classifier_keeps_its_number_of_labels_per_text(save, world):
+    response, emotion = save(label_config=world.emotion.label_config | {"multi_label": True})
+    assert response.status_code == 200
+    assert list(response.context["adminform"].form.errors) == ["label_config"]
+    assert not emotion.multi_label
+
+
+def test_an_ensemble_names_its_members_in_the_recipe(save):
+    response, emotion = save(family="ensemble")
+    assert "members: is missing" in str(response.context["adminform"].form.errors["recipe"])
+    response, emotion = save(family="ensemble", recipe={"model_config": {"members": ["intent", "mood"]}})
+    assert response.status_code == 302
+    assert (emotion.family, emotion.recipe["model_config"]["members"]) == ("ensemble", ["intent", "mood"])

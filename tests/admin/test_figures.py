@@ -61,3 +61,20 @@ def test_only_shares_of_which_more_is_better_are_drawn(rows):
 
 def test_figures_from_different_texts_have_no_difference(rows):
     assert {row["difference"] + row["tone"] for row in rows(digest=None).values()} == {""}
+
+
+def test_several_labels_are_shown_by_what_was_right_missed_and_wrong():
+    import numpy as np
+
+    from registry.admin.figures import confusion_rows, figures, outcome_rows
+    from registry.metrics import score_sets
+
+    given = np.array([[0.9, 0.1], [0.9, 0.9], [0.1, 0.9], [0.1, 0.1]])
+    scores = score_sets(["money", "sport"], [["money"], ["money"], ["money", "sport"], []], given).to_dict()
+    assert outcome_rows(scores) == [
+        {"label": "money", "right": 2, "missed": 1, "wrong": 0, "share": "0.6667"},
+        {"label": "sport", "right": 1, "missed": 0, "wrong": 1, "share": "0.5000"},
+    ]
+    assert confusion_rows(scores) == []
+    shown = {str(row["title"]): row["value"] for row in figures(scores)}
+    assert (shown["exact match"], "micro-F1" in shown, "accuracy" in shown) == ("50.0 %", True, False)

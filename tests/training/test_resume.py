@@ -20,7 +20,8 @@ from training import services
 from training.models import TrainingRun
 from training.services.work import WorkFolder
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+# Supervisors that die are tried on every database in `tests/faults`; here it is the encoder that goes on.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.own_servers]
 
 EPOCHS = 16
 TINY_BERT = """

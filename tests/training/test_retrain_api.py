@@ -62,3 +62,12 @@ def test_other_scopes_start_nothing(taught_mood: Classifier) -> None:
     assert post({"classifier": "mood"}, scope="deploy").status_code == 403
     assert Client().post("/api/admin/retrain", {}, content_type="application/json").status_code == 401
     assert not Job.objects.exists()
+
+
+def test_no_request_names_code_to_run(taught_mood: Classifier) -> None:
+    for body in ({"loader": "os:system"}, {"type": "custom", "loader": "os:system"}):
+        answer = post({"classifier": "mood", **body})
+        assert answer.status_code == 400
+    assert not TrainingRun.objects.exists()
+    taught_mood.refresh_from_db()
+    assert taught_mood.loader == ""

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from registry.calibration import Calibration
 from registry.families.base import Answer, Example, Fields
 from registry.manifest import verify_manifest
 from training.run_process import NICENESS, TrainerProcess, end_orphan
@@ -98,11 +99,10 @@ def test_the_champion_is_scored_on_the_same_rows(spec: RunSpec, sealed_run: RunS
 def test_a_broken_champion_is_a_note_and_no_failure(spec: RunSpec, tmp_path: Path) -> None:
     champion = tmp_path / "champion"
     champion.mkdir()
-    code, _, _ = run(changed(spec, champion=champion))
+    code, events, _ = run(changed(spec, champion=champion))
     assert code == EXIT_DONE
-    result = json.loads(spec.result.read_text())
-    assert result["champion"] is None
-    assert any("could not be scored" in note for note in result["notes"])
+    assert json.loads(spec.result.read_text())["champion"] is None
+    assert any("could not be scored" in event["text"] for event in events if event["event"] == "note")
 
 
 def test_what_cannot_be_learnt_from_is_told_in_one_line(spec: RunSpec) -> None:
@@ -182,6 +182,7 @@ class Fixed:
     """Answers every text with the same probabilities."""
 
     input_fields = ("text",)
+    calibration = Calibration()
 
     def __init__(self, labels: tuple[str, ...], probabilities: Sequence[float]) -> None:
         self.labels = labels

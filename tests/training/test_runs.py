@@ -27,6 +27,7 @@ from registry.models import Classifier, Evaluation, ModelVersion
 from training import services
 from training.models import TrainingRun
 from training.run_spec import RunSpec
+from training.services import execution
 from training.services.work import WorkFolder, runs_root, work_sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -115,6 +116,19 @@ def test_a_run_makes_a_verified_version_with_figures_and_a_verdict(taught_mood: 
     assert ModelVersion.objects.count() == 1
 
 
+@pytest.mark.own_servers  # or rather none: a trainer knows no database
+def test_a_run_under_way_is_not_to_be_had_by_a_second_worker(taught_mood: Classifier) -> None:
+    run = start(taught_mood)
+    held = jobs.claim(run.job_id)
+    assert held is not None
+    assert jobs.run(run.job_id) == "", "the second worker goes away"
+    assert jobs.claim(run.job_id) is None
+    job = Job.objects.get()
+    assert (job.attempt, job.token, job.owner) == (1, held.token, held.owner)
+    assert not list(runs_root().glob("*")), "it made no folder and started no trainer"
+    assert not ModelVersion.objects.exists()
+
+
 def test_the_artefact_holds_what_people_and_servers_need(sealed_run: RunSpec) -> None:
     manifest = verify_manifest(sealed_run.out)
     assert manifest.labels == ("glad", "sad", "calm")
@@ -129,6 +143,7 @@ def test_the_artefact_holds_what_people_and_servers_need(sealed_run: RunSpec) ->
     assert manifest.labels[answer.probabilities.argmax()] == "glad"
 
 
+@pytest.mark.own_servers  # or rather none: a trainer knows no database
 def test_the_same_seed_and_snapshot_answer_the_same(taught_mood: Classifier) -> None:
     first, second = (finish(start(taught_mood)) for _ in range(2))
     assert first.snapshot_id == second.snapshot_id
@@ -161,7 +176,7 @@ def test_a_cuda_run_goes_to_the_gpu_cluster(taught_mood: Classifier, settings) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"family": "magic"}, "Type 'magic' cannot be trained here; use one of classic, encoder"),
+        ({"family": "magic"}, "Type 'magic' cannot be trained here; use one of classic, "),
         ({"overrides": ["training_config.num_epochs=0"]}, "training_config.num_epochs"),
         ({"then": "celebrate"}, "Use one of none, deploy"),
     ],
@@ -193,6 +208,16 @@ def test_a_start_is_audited(taught_mood: Classifier) -> None:
     run = start(taught_mood)
     event = AuditEvent.objects.get(action="run.start")
     assert (event.actor, event.target, event.data["run"]) == ("olga", "mood", run.pk)
+
+
+@pytest.mark.parametrize("start_from", ["base", "parent"])
+def test_a_run_goes_on_from_the_live_version_where_its_recipe_says_so(
+    start_from: str, trained_mood: TrainingRun
+) -> None:
+    run = start(trained_mood.classifier, overrides=[f"training_config.start_from={start_from}"])
+    spec = execution._spec(run, trained_mood.version, WorkFolder(run.job_id), Path("staging"), Path("attempt"))
+    assert spec.champion is None, "its figures on this golden set are known"
+    assert spec.parent == (artefacts.version_folder("mood", 1) if start_from == "parent" else None)
 
 
 # Gate and deployment ---------------------------------------------------------------------------------------------
@@ -271,6 +296,7 @@ def test_what_a_killed_attempt_had_half_built_is_swept_by_the_next(taught_mood: 
     assert leftovers(store) == []
 
 
+@pytest.mark.own_servers  # or rather none: a trainer knows no database
 def test_a_killed_trainer_is_started_once_more(taught_mood: Classifier) -> None:
     supervisor = InBackground(start(taught_mood))
     os.kill(supervisor.trainer_pid(), signal.SIGKILL)
@@ -278,6 +304,7 @@ def test_a_killed_trainer_is_started_once_more(taught_mood: Classifier) -> None:
     assert ModelVersion.objects.count() == 1
 
 
+@pytest.mark.own_servers  # or rather none: a trainer knows no database
 def test_a_trainer_that_is_killed_again_fails_the_job_with_the_reason(taught_mood: Classifier) -> None:
     supervisor = InBackground(start(taught_mood))
     first = supervisor.trainer_pid()
@@ -343,6 +370,7 @@ def test_an_attempt_after_the_registration_goes_on_from_there(
     assert run.job.result["deployed"] is True
 
 
+@pytest.mark.own_servers  # or rather none: a trainer knows no database
 def test_what_the_trainer_cannot_do_is_told_in_one_line(taught_mood: Classifier) -> None:
     run = start(taught_mood, family="encoder", overrides=["model_config.model_name=/nowhere/to/be/found"])
     assert jobs.run(run.job_id) == "failed"

@@ -187,6 +187,18 @@ def test_rehearsal_makes_its_share_of_the_training_rows(classifier: Classifier) 
     assert snapshot.replay_share == pytest.approx(0.2)
 
 
+def test_rehearsal_is_drawn_in_the_shares_of_its_own_labels(classifier: Classifier) -> None:
+    for label in ("glad", "sad"):
+        add_items(classifier, 40, label, split="train")
+        add_items(classifier, 1, label, split="valid")
+    old = rehearsal(classifier)
+    add_items(classifier, 150, "glad", dataset=old)
+    add_items(classifier, 50, "sad", dataset=old)
+    snapshot = snapshot_freeze(classifier, seed=1, recipe=Recipe.from_dict({"data_config": {"replay_share": 0.5}}))
+    assert labels_of(snapshot, "train") == {"glad": 40 + 60, "sad": 40 + 20}, "80 of the old, three to one"
+    assert snapshot.replay_share == pytest.approx(0.5)
+
+
 def test_sample_sizes_are_kept_stratified_with_rehearsal_inside(classifier: Classifier) -> None:
     add_items(classifier, 80, "glad")
     add_items(classifier, 80, "sad")

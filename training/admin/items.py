@@ -5,19 +5,29 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldBooleanWidget
 
 from interactions.admin import snippet
 from kalimtak.core import jobs
-from kalimtak.core.admin import ConfirmedAction, Outcome, Panel, ReadOnlyModelAdmin, actor_of, state_label, when
+from kalimtak.core.admin import (
+    ConfirmedAction,
+    Outcome,
+    Panel,
+    ReadOnlyModelAdmin,
+    actor_of,
+    labels_shown,
+    state_label,
+    when,
+)
 from kalimtak.core.errors import KalimtakError
+from registry.labels import NOTHING, SEPARATOR
 from registry.models import Classifier
 from training import services
 from training.admin.review import ReviewDesk, why
@@ -38,10 +48,22 @@ class LabelFilter(admin.SimpleListFilter):
         if chosen.isdecimal():
             classifiers = classifiers.filter(pk=chosen)
         labels = {label for labels in classifiers.values_list("labels", flat=True) for label in labels}
-        return [(label, label) for label in sorted(labels)]
+        none = [(NOTHING, str(_("none of the labels")))] if self.multi_label_keys() else []
+        return [*((label, label) for label in sorted(labels)), *none]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset.filter(label=self.value()) if self.value() else queryset
+        label = self.value()
+        if not label:
+            return queryset
+        within = Q(label__startswith=label + SEPARATOR) | Q(label__endswith=SEPARATOR + label)
+        within |= Q(label__contains=SEPARATOR + label + SEPARATOR)
+        if label == NOTHING:
+            within = Q(label=NOTHING)
+        return queryset.filter(Q(label=label) | Q(classifier__in=self.multi_label_keys()) & within)
+
+    @staticmethod
+    def multi_label_keys() -> list[int]:
+        return [classifier.pk for classifier in Classifier.objects.only("label_config") if classifier.multi_label]
 
 
 class CurateForm(forms.Form):
@@ -89,11 +111,22 @@ class ItemPanel(Panel):
 
 
 class RelabelForm(forms.Form):
-    label = forms.ChoiceField(label=_("New label"), widget=UnfoldAdminSelectWidget())
+    """One label for all, or of a multi-label classifier any number of them."""
 
-    def __init__(self, *args: Any, labels: list[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, classifier: Classifier, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["label"].choices = [(label, label) for label in labels]
+        choices = [(label, label) for label in classifier.labels]
+        self.fields["label"] = (
+            forms.MultipleChoiceField(
+                label=_("New labels"),
+                choices=choices,
+                required=False,
+                widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+                help_text=_("None chosen: none of the labels is right."),
+            )
+            if classifier.multi_label
+            else forms.ChoiceField(label=_("New label"), choices=choices, widget=UnfoldAdminSelectWidget())
+        )
 
 
 @admin.register(TrainingDataItem)
@@ -156,7 +189,7 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
             "title": _("Relabel"),
             "opts": self.opts,
             "media": self.media,
-            "form": form or RelabelForm(labels=classifiers[0].labels),
+            "form": form or RelabelForm(classifier=classifiers[0]),
             "items": queryset.select_related("classifier")[:20],
             "count": queryset.count(),
             "keys": list(queryset.values_list("pk", flat=True)),
@@ -171,7 +204,10 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
         if request.method != "POST":
             return self.post_only()
         queryset = self.get_queryset(request).filter(pk__in=self.chosen_keys(request))
-        self.judge(request, queryset, VERDICTS.RELABEL, request.POST.get("label", ""))
+        first = queryset.first()
+        if first is not None:
+            label = first.classifier.label_of(request.POST.getlist("label"))
+            self.judge(request, queryset, VERDICTS.RELABEL, label)
         return back
 
     @admin.display(description=_("text"))
@@ -180,7 +216,7 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
 
     @admin.display(description=_("label"), ordering="label")
     def label_shown(self, item: TrainingDataItem) -> SafeString:
-        return format_html("<bdi>{}</bdi>", item.label)
+        return labels_shown(item.label_parts)
 
     @admin.display(description=_("status"), ordering="status")
     def status_shown(self, item: TrainingDataItem) -> SafeString:

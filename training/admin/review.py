@@ -26,14 +26,17 @@ def why(item: TrainingDataItem) -> str:
 
 
 def label_choices(item: TrainingDataItem) -> list[dict[str, Any]]:
-    """The classifier's labels with their descriptions, and the digit that chooses each of the first nine."""
+    """The classifier's labels with their descriptions, and the digit that chooses each of the first nine.
+
+    `current` are those that the item has.
+    """
     described = item.classifier.get_label_config().descriptions
     return [
         {
             "label": label,
             "description": described.get(label, ""),
             "key": str(number) if number <= KEYS else "",
-            "current": label == item.label,
+            "current": label in item.label_parts,
         }
         for number, label in enumerate(item.classifier.labels, start=1)
     ]
@@ -99,7 +102,7 @@ class ReviewDesk:
             return self.post_only()
         item: Any = self.visible_object(request, str(item_id))  # type: ignore[attr-defined]
         following = next_item(item, request.user)
-        verdict, label = request.POST.get("verdict", ""), request.POST.get("label", "")
+        verdict, label = request.POST.get("verdict", ""), item.classifier.label_of(request.POST.getlist("label"))
         if verdict == Review.Verdict.RELABEL and label == item.label:
             verdict, label = Review.Verdict.APPROVE, ""
         try:
@@ -144,4 +147,4 @@ def next_item(item: TrainingDataItem, reviewer: Any) -> TrainingDataItem | None:
 def rivals(item: TrainingDataItem) -> list[TrainingDataItem]:
     """Other items with the same text: what else people said it is."""
     same = TrainingDataItem.objects.filter(classifier=item.classifier, content_hash=item.content_hash)
-    return list(same.exclude(pk=item.pk).order_by("-pk")[:5])
+    return list(same.exclude(pk=item.pk).select_related("classifier").order_by("-pk")[:5])

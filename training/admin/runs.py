@@ -1,5 +1,6 @@
 """Training runs: started on a classifier's page, watched live on their own."""
 
+import math
 from typing import Any
 
 from django import forms
@@ -18,45 +19,79 @@ from kalimtak.core.models import Job
 from registry.admin import ClassifierAdmin
 from registry.admin.figures import figure
 from training import services
+from training.history import epoch_rows
 from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
 
 STATUS = TrainingDataItem.Status
-LOSSES = {
-    "loss": _("training"),
-    "train_loss": _("training"),
-    "eval_loss": _("validation"),
-    "valid_loss": _("validation"),
-}
-SHARES = {"macro_f1": _("macro-F1"), "eval_macro_f1": _("macro-F1"), "accuracy": _("accuracy")}
+BEST = "eval_macro_f1"
+CHARTS = (  # title, {figure: name of its curve}
+    (_("Loss"), {"loss": _("training"), "eval_loss": _("validation")}),
+    (_("Validation scores"), {BEST: _("macro-F1"), "eval_accuracy": _("accuracy")}),
+    (_("Learning rate"), {"learning_rate": _("learning rate")}),
+    (_("Speed"), {"samples_per_second": _("texts per second")}),
+)
 
 
 class RunProgressPanel(ProgressPanel):
+    """How far the run is, on what it trains, and what the trainer had to say."""
+
+    template = "admin/training/progress.html"
+
     def job(self, obj: Any) -> Job:
         return obj.job
 
+    def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        return super().context(request, obj) | {
+            "figures": run_figures(obj),
+            "notes": obj.notes,
+            "tensorboard": "" if obj.job.is_finished else obj.facts.get("tensorboard", ""),
+        }
+
+
+def run_figures(run: TrainingRun) -> list[tuple[Any, str]]:
+    """What is known of the run, by name; a figure that no family reported is left out."""
+    facts, last = run.facts, run.history[-1] if run.history else {}
+    epochs, steps = facts.get("epochs"), facts.get("steps")
+    epoch = min(math.ceil(last.get("epoch", 0) - 1e-6) or 1, epochs) if epochs and last else None
+    of = _("%(done)s of %(all)s")
+    rates = [point["samples_per_second"] for point in run.history if "samples_per_second" in point]
+    figures = {
+        _("epoch"): of % {"done": epoch, "all": epochs} if epoch else "",
+        _("step"): of % {"done": f"{last.get('step', 0):,}", "all": f"{steps:,}"} if steps and last else "",
+        _("texts per second"): f"{rates[-1]:,.0f}" if rates else "",
+        _("texts per update"): facts.get("effective_batch", ""),
+        _("device"): facts.get("device", ""),
+        _("precision"): facts.get("precision", ""),
+    }
+    return [(name, str(value)) for name, value in figures.items() if value != ""]
+
 
 class CurvesPanel(Panel):
-    """Loss and macro-F1 over the epochs, as they are reported."""
+    """What the run reports, as curves over the epochs and as a table."""
 
     name = "curves"
     title = _("Curves")
     template = "admin/training/curves.html"
+    is_quiet = True
 
     def is_live(self, obj: Any) -> bool:
         return not obj.job.is_finished
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        return {"loss": curves(obj.history, LOSSES), "shares": curves(obj.history, SHARES)}
+        drawn = [(title, curves(obj.history, names)) for title, names in CHARTS]
+        return {"charts": [(title, chart) for title, chart in drawn if chart], "rows": epoch_rows(obj.history)}
 
 
 def curves(history: list[dict[str, Any]], names: dict[str, Any]) -> Chart | None:
-    """One curve for each of `names` that the history holds, over epochs."""
+    """One curve for each of `names` that the history holds, over epochs; the best evaluation is marked."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for point in history:
-        for name, title in names.items():
-            if name in point:
-                found.setdefault(str(title), []).append((float(point.get("epoch", 0)), float(point[name])))
-    return line_chart(found)
+    for name, title in names.items():
+        points = [(float(point.get("epoch", 0)), float(point[name])) for point in history if name in point]
+        if points:
+            found[str(title)] = points
+    judged = found.get(str(names.get(BEST)), [])
+    best = max(judged, key=lambda point: point[1])[0] if len(judged) > 1 else None
+    return line_chart(found, (str(names[BEST]), best) if best is not None else None)
 
 
 class OutcomePanel(Panel):

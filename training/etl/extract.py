@@ -7,6 +7,7 @@ from django.db import connection
 from django.db.models import F, Q, QuerySet
 
 from interactions.models import Feedback, UserInteraction
+from registry.labels import MOST_CHARACTERS
 from registry.models import Classifier
 from training.etl import Dropped, Record, Step
 from training.models import TrainingDataItem
@@ -78,12 +79,12 @@ def feedback_evidence(classifier: Classifier, after: int, *, min_rating: int, lo
 
 
 def _record(feedback: Feedback, classifier: Classifier, min_rating: int) -> tuple[Record, Dropped | None]:
-    """What one feedback says: a correction proposes another label, a good rating confirms the answered one."""
+    """What one feedback says: a correction proposes other labels, a good rating confirms those answered."""
     interaction = feedback.interaction
-    is_correction = bool(feedback.correct_label) and feedback.correct_label != interaction.label
+    is_correction = bool(feedback.correct_label) and feedback.correct_label != interaction.answered
     record = Record(
         fields=tuple(interaction.fields.get(name, "") for name in classifier.input_fields),
-        label=feedback.correct_label or interaction.label,
+        label=feedback.correct_label or interaction.answered,
         origin="corrected" if is_correction else "confirmed",
         source=feedback.source,
         trusted=feedback.trusted,
@@ -93,8 +94,10 @@ def _record(feedback: Feedback, classifier: Classifier, min_rating: int) -> tupl
     )
     if not feedback.correct_label and (feedback.rating is None or feedback.rating < min_rating):
         return record, Dropped(record, "low_rating", "A low rating without a correction says not what is right.")
-    if classifier.labels and record.label not in classifier.labels:
-        return record, Dropped(record, "unknown_label", f"{record.label!r} is not a label of the classifier any more.")
+    if unknown := classifier.unknown_labels(record.label):
+        return record, Dropped(record, "unknown_label", f"{unknown[0]!r} is not a label of the classifier any more.")
+    if len(record.label) > MOST_CHARACTERS:
+        return record, Dropped(record, "too_many_labels", f"Its labels have more than {MOST_CHARACTERS} characters.")
     return record, None
 
 

@@ -8,11 +8,10 @@ from training.services.datasets import (
     dataset_fetch,
     dataset_import_queue,
     dataset_load,
-    items_to_export,
-    snapshot_to_export,
 )
 from training.services.evaluations import GoldenSet, evaluate_all, golden_set, version_evaluate, version_judgement
 from training.services.execution import run_execute
+from training.services.exports import items_to_export, snapshot_to_export
 from training.services.labelled_files import LabelledFile, labelled_file_read
 from training.services.review import item_review, items_review
 from training.services.runs import FineTuning, fine_tune, new_items_count, run_resume, run_start

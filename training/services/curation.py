@@ -1,7 +1,7 @@
 """The daily ETL: what people said about answers becomes items, with a reason for each that does not."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -17,6 +17,7 @@ from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import InvalidInput, TooLarge
 from registry.models import Classifier
 from registry.recipe import ReviewPolicy
+from registry.services import label_given
 from training.etl import Dropped, Record, Step
 from training.etl.clean import MAX_CHARACTERS, clean, redact_fields
 from training.etl.conflicts import mark_conflicts
@@ -40,10 +41,13 @@ Status = TrainingDataItem.Status
 Progress = Callable[[float, str], None]
 Effect = Callable[[], AbstractContextManager[Any]]
 
-FILTERED = frozenset({"unreadable", "inappropriate", "low_quality", "unknown_label", "refused_before"})
+FILTERED = frozenset(
+    {"unreadable", "inappropriate", "low_quality", "unknown_label", "too_many_labels", "refused_before"}
+)
 REASONS = {
     "low_rating": "low rating without a correction",
     "unknown_label": "label not in the set any more",
+    "too_many_labels": "too many labels for one text",
     "unreadable": "empty or too long",
     "duplicate": "exact duplicate",
     "refused_before": "refused by a reviewer before",
@@ -279,17 +283,24 @@ def withdraw(feedback: Feedback, *, unless: str) -> int:
 
 
 def example_add(
-    classifier: Classifier, *, fields: Mapping[str, str], label: str, caller: Caller, source: str
+    classifier: Classifier,
+    *,
+    fields: Mapping[str, str],
+    label: str = "",
+    labels: Sequence[str] | None = None,
+    caller: Caller,
+    source: str,
 ) -> TrainingDataItem:
     """Keep an example that came without an interaction as a candidate; the same example twice is one item.
 
-    `source` is whose word it is; that of an anonymous caller begins with `anonymous:`. Raises `InvalidInput` for a
-    label outside the set or a missing text, `TooLarge` for a text that is too long.
+    `source` is whose word it is; that of an anonymous caller begins with `anonymous:`. `labels` are those of a
+    multi-label classifier, perhaps none. Raises `InvalidInput` for a label outside the set or a missing text,
+    `TooLarge` for a text that is too long.
     """
     texts = tuple(_checked_text(classifier, fields, name) for name in classifier.input_fields)
-    if label not in classifier.labels:
-        message = f"{label[:60]!r} is not a label of {classifier}; use one of {', '.join(classifier.labels)}."
-        raise InvalidInput(message, fields={"correct_label": [message]})
+    label = label_given(classifier, label, labels)
+    if not label:
+        raise InvalidInput("Give the correct label.", fields={"correct_label": ["Give a label."]})
     texts, _ = redact_fields(texts)
     digest = content_hash(texts)
     with transaction.atomic():

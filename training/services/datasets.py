@@ -2,9 +2,9 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -21,8 +21,8 @@ from registry import store
 from registry.models import Classifier
 from training.download import download, url_check
 from training.etl.duplicates import content_hash
-from training.etl.load import LIVE, fields_dict, known_items
-from training.models import Dataset, DatasetSnapshot, TrainingDataItem
+from training.etl.load import fields_dict, known_items
+from training.models import Dataset, TrainingDataItem
 from training.streams import ImportRefused, named_format
 
 if TYPE_CHECKING:
@@ -171,12 +171,11 @@ class _Analysed:
 
 
 def _analyse(dataset: Dataset, progress: Progress) -> _Analysed:
-    from training.analysis import LabelRules, analyse  # pandas takes half a second, which the web need not pay for
+    from training.analysis import analyse  # pandas takes half a second, which the web need not pay for
     from training.columns import choose_columns
     from training.importers import Limits, chunks, open_source
 
     classifier, options = dataset.classifier, dataset.options
-    rules = LabelRules(tuple(classifier.labels), classifier.get_label_config().mapping)
     try:
         path = store.dataset_path(dataset.digest)
         source = open_source(path, dataset.name, Limits(unpacked=settings.KALIMTAK_MAX_UPLOAD))
@@ -185,10 +184,12 @@ def _analyse(dataset: Dataset, progress: Progress) -> _Analysed:
             source.sample,
             input_fields=classifier.input_fields,
             label_field=classifier.label_field,
-            labels={*classifier.labels, *(rules.mapping or ())},
+            labels={*classifier.labels, *classifier.get_label_config().mapping},
+            multi_label=classifier.multi_label,
             asked_inputs=options.get("text_fields") or (),
             asked_label=options.get("label_field") or "",
         )
+        rules = label_rules(classifier, source, columns)
         analysis = analyse(
             source, columns, rules, chunks(source), lambda rows: progress(0.0, f"looked at {rows:,} rows")
         )
@@ -196,6 +197,17 @@ def _analyse(dataset: Dataset, progress: Progress) -> _Analysed:
     except ImportRefused as error:
         raise InvalidInput(str(error), code="dataset_refused") from error
     return _Analysed(source, columns, rules, analysis)
+
+
+def label_rules(classifier: Classifier, source: "Source", columns: "Columns") -> "LabelRules":
+    """How the label column of a file is read for this classifier."""
+    from training.analysis import SEPARATORS, LabelRules, separators_in
+
+    separators = SEPARATORS
+    if classifier.multi_label and not classifier.labels and columns.label:
+        separators = separators_in(source.sample[columns.label])
+    mapping = classifier.get_label_config().mapping
+    return LabelRules(tuple(classifier.labels), mapping, classifier.multi_label, separators)
 
 
 def _refuse_unusable(classifier: Classifier, analysis: "Analysis") -> None:
@@ -304,8 +316,11 @@ def _load_rows(dataset: Dataset, analysed: _Analysed, progress: Progress, effect
     from training.importers import chunks
 
     outcome, done, total = _Outcome.so_far(dataset), 0, max(analysed.analysis.rows, 1)
+    rules = analysed.rules
+    if rules.multi_label:  # sets are written in the order of the labels, which the file may just have decided
+        rules = replace(rules, labels=tuple(dataset.classifier.labels))
     for chunk in chunks(analysed.source):
-        rows, errors, _ = read_rows(chunk, analysed.columns, analysed.rules)
+        rows, errors, _ = read_rows(chunk, analysed.columns, rules)
         with effect():
             _load_chunk(dataset, rows, outcome)
             crashpoint("import.in_chunk")
@@ -361,26 +376,3 @@ def _split(dataset: Dataset, row: "Row") -> str:
     if dataset.role == Dataset.Role.GOLDEN:
         return TrainingDataItem.Split.TEST
     return row.split or TrainingDataItem.Split.TRAIN
-
-
-# Exporting -------------------------------------------------------------------------------------------------------
-
-
-def items_to_export(classifier: Classifier) -> Iterator[dict[str, Any]]:
-    """The items of a classifier that have not been rejected, as flat rows, in the order of their keys."""
-    items = TrainingDataItem.objects.filter(classifier=classifier, status__in=LIVE).order_by("pk")
-    for item in items.iterator(chunk_size=1_000):
-        yield {**item.fields, classifier.label_field: item.label, "split": item.split, "status": item.status}
-
-
-def snapshot_to_export(snapshot: DatasetSnapshot) -> Iterator[dict[str, Any]]:
-    """The rows a snapshot froze whose items still exist, in the order of the items."""
-    names, label_field = snapshot.classifier.input_fields, snapshot.classifier.label_field
-    rows = snapshot.rows.exclude(item=None).select_related("item").order_by("item_id")
-    for row in rows.iterator(chunk_size=1_000):
-        texts = row.item.fields if row.item else {}
-        yield {name: texts.get(name) for name in names} | {
-            label_field: row.label,
-            "split": row.split,
-            "weight": row.weight,
-        }

@@ -64,9 +64,10 @@ def version_judgement(version: ModelVersion, examples: Sequence[Example], *, pro
     return judge_predictor(predictor, labels, examples, lambda share: progress(share, f"Scoring {version.ref}"))
 
 
-def _check_labels(version: ModelVersion, labels: Iterable[str]) -> None:
+def _check_labels(version: ModelVersion, texts: Iterable[str]) -> None:
     known = list(dict.fromkeys([*version.classifier.labels, *version.labels]))
-    if strange := sorted(set(labels).difference(known)):
+    labels = {label for text in set(texts) for label in version.classifier.label_parts(text)}
+    if strange := sorted(labels.difference(known)):
         raise InvalidInput(
             f"{version.classifier.slug} does not have the labels {', '.join(strange[:5])}; it has {', '.join(known)}."
         )

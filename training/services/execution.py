@@ -21,12 +21,15 @@ from kalimtak.core.jobs import DATABASE_AWAY, JobCancelled, JobContext, JobInter
 from registry import services as registry
 from registry import store
 from registry.families.base import Example
+from registry.labels import label_set
 from registry.metrics import Scores
 from registry.models import Evaluation, ModelVersion
+from training.board_server import BoardServer
 from training.models import SnapshotItem, TrainingDataItem, TrainingRun
 from training.run_process import TrainerProcess, end_orphan
 from training.run_spec import EXIT_DISK_FULL, EXIT_DONE, EXIT_STOPPED, RunSpec
-from training.services.work import WorkFolder, work_sweep
+from training.services.boards import board_beside, board_folder, boards_sweep
+from training.services.work import WorkFolder, encoder_cache, work_sweep
 
 POLL_SECONDS = 0.25
 HISTORY_SECONDS = 2.0
@@ -58,10 +61,9 @@ def run_execute(context: JobContext) -> dict[str, Any]:
     work_sweep()
     registry.staging_sweep()  # half-built artefacts of attempts that were killed
     work = WorkFolder(context.job.pk)
-    notes: list[str] = []
     if run.version is None:
-        notes = _train(context, run, work)
-    result = _conclude(context, run) | {"notes": notes}
+        _train(context, run, work)
+    result = _conclude(context, run)
     crashpoint("supervisor.before_cleanup")
     work.remove()
     return result
@@ -70,8 +72,8 @@ def run_execute(context: JobContext) -> dict[str, Any]:
 # Training --------------------------------------------------------------------------------------------------------
 
 
-def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> list[str]:
-    """Let a trainer build the artefact and register it; what the trainer had to say."""
+def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> None:
+    """Let a trainer build the artefact and register it."""
     end_orphan(work.pid_file)
     if resumed := context.params.get("resume_of"):
         work.adopt_checkpoints(uuid.UUID(resumed))
@@ -92,7 +94,7 @@ def _train(context: JobContext, run: TrainingRun, work: WorkFolder) -> list[str]
     finally:
         spec.forget_examples()
         store.discard(staging)
-    return list(outcome["notes"])
+        boards_sweep(run.classifier)
 
 
 def _await_database(context: JobContext) -> None:
@@ -110,7 +112,8 @@ def _await_database(context: JobContext) -> None:
 
 def _spec(run: TrainingRun, champion: ModelVersion | None, work: WorkFolder, staging: Path, folder: Path) -> RunSpec:
     classifier, snapshot = run.classifier, run.snapshot
-    labels = classifier.labels or sorted({label for split in _splits(run).values() for label in split})
+    labels = classifier.labels or _labels_shown(run)
+    parent = champion if run.recipe["training_config"].get("start_from") == "parent" else None
     if champion is not None and champion.evaluations.filter(data_digest=snapshot.golden_digest).exists():
         champion = None
     return RunSpec(
@@ -130,7 +133,32 @@ def _spec(run: TrainingRun, champion: ModelVersion | None, work: WorkFolder, sta
         champion=store.version_folder(classifier.slug, champion.number) if champion else None,
         resume=work.has_checkpoints,
         supervisor=os.getpid(),
+        multi_label=classifier.get_label_config().multi_label,
+        target_precision=classifier.get_policy().target_precision,
+        parent=store.version_folder(classifier.slug, parent.number) if parent else None,
+        cache=encoder_cache(),
+        board=board_folder(run),
+        members=_members(run),
+        loader=(classifier.loader or None) if run.family == "custom" else None,
     )
+
+
+def _members(run: TrainingRun) -> dict[str, Path]:
+    """The artefact folders of an ensemble's members, of the versions that are live now."""
+    if run.family != "ensemble":
+        return {}
+    members = registry.ensemble_members(run.classifier, run.recipe["model_config"]["members"])
+    for version in members.values():
+        if problems := registry.artefact_problems(version, contents=False):  # the trainer reads all of it
+            raise TrainerFailed(f"{version.ref} cannot be a member: {'; '.join(problems)}.")
+    return {slug: store.version_folder(slug, version.number) for slug, version in members.items()}
+
+
+def _labels_shown(run: TrainingRun) -> list[str]:
+    """Where the classifier leaves its labels to the data: all that its examples show, in alphabetical order."""
+    multi_label = run.classifier.get_label_config().multi_label
+    texts = {text for split in _splits(run).values() for text in split}
+    return sorted({label for text in texts for label in label_set(text)} if multi_label else texts)
 
 
 def _splits(run: TrainingRun) -> dict[str, dict[str, int]]:
@@ -163,7 +191,11 @@ def _examples(run: TrainingRun, split: str) -> Iterator[Example]:
 
 def _run_trainer(context: JobContext, run: TrainingRun, spec: RunSpec, work: WorkFolder) -> None:
     """Until `spec.out` is sealed. A trainer that something killed goes on once from its last checkpoint."""
-    watch = _Watch(context, run)
+    with board_beside(run, spec.folder) as board:
+        _run_trainers(_Watch(context, run, board), context, spec, work)
+
+
+def _run_trainers(watch: "_Watch", context: JobContext, spec: RunSpec, work: WorkFolder) -> None:
     for start in range(1, TRAINER_STARTS + 1):
         with TrainerProcess(spec, work.pid_file) as trainer:
             code = watch.follow(trainer)
@@ -177,7 +209,7 @@ def _run_trainer(context: JobContext, run: TrainingRun, spec: RunSpec, work: Wor
         if code > 0 or start == TRAINER_STARTS:
             raise TrainerFailed(watch.error or _obituary(code, last_words))
         crashpoint("supervisor.trainer_killed")
-        watch.note = f"The trainer was killed (signal {-code}); going on from its last checkpoint"
+        watch.tell(f"The trainer was killed (signal {-code}) and went on from its last checkpoint.")
         _check_lease(context)
         spec = dataclasses.replace(spec, resume=work.has_checkpoints)
         _empty(spec.out)
@@ -196,13 +228,15 @@ def _empty(folder: Path) -> None:
 
 
 class _Watch:
-    """What a supervisor knows of its trainers: how far they are, their figures, what went wrong."""
+    """What a supervisor knows of its trainers: how far they are, their figures and notes, what went wrong."""
 
-    def __init__(self, context: JobContext, run: TrainingRun) -> None:
-        self._context, self._run = context, run
+    def __init__(self, context: JobContext, run: TrainingRun, board: BoardServer | None) -> None:
+        self._context, self._run, self._board = context, run, board
         self._history: list[dict[str, Any]] = list(run.history)
+        self._facts: dict[str, Any] = {"tensorboard": board.url} if board else {}  # those of an earlier attempt go
+        self._notes: list[str] = list(run.notes)
         self._next_save = 0.0
-        self._is_saved = True
+        self._is_saved = board is None
         self.fraction, self.note, self.error = 0.0, "Starting", ""
 
     def follow(self, trainer: TrainerProcess) -> int:
@@ -215,7 +249,11 @@ class _Watch:
                     self._rewind(event["step"])
                     is_first_metric = False
                 self._take(event)
-            self._save_history(is_last=code is not None)
+            if self._board is not None and (problem := self._board.problem()):
+                self._board = None
+                del self._facts["tensorboard"]
+                self.tell(problem)
+            self._save(is_last=code is not None)
             try:
                 self._context.progress(self.fraction, self.note)
             except JobCancelled:
@@ -233,18 +271,28 @@ class _Watch:
             case "progress":
                 self.fraction, self.note = event["fraction"], event["note"]
             case "note":
-                self.note = event["text"]
+                self.tell(event["text"])
+            case "facts":
+                self._facts |= event["facts"]
+                self._is_saved = False
             case "metric":
                 self._history.append({"step": event["step"], "epoch": event["epoch"], **event["values"]})
                 self._is_saved = False
             case "error":
                 self.error = event["message"]
 
+    def tell(self, note: str) -> None:
+        """Keep a note for people with the run; what an earlier attempt said already is not said again."""
+        self.note = note
+        if note not in self._notes:
+            self._notes.append(note)
+            self._is_saved = False
+
     def _rewind(self, step: int) -> None:
         """A trainer that goes on from a checkpoint reports the steps after it once more."""
         self._history = [point for point in self._history if point["step"] < step]
 
-    def _save_history(self, *, is_last: bool) -> None:
+    def _save(self, *, is_last: bool) -> None:
         if self._is_saved or (time.monotonic() < self._next_save and not is_last):
             return
         if len(self._history) > HISTORY_POINTS:
@@ -252,7 +300,9 @@ class _Watch:
         self._next_save = time.monotonic() + HISTORY_SECONDS
         try:
             with self._context.effect():
-                TrainingRun.objects.filter(pk=self._run.pk).update(history=self._history)
+                TrainingRun.objects.filter(pk=self._run.pk).update(
+                    history=self._history, facts=self._facts, notes=self._notes
+                )
             self._is_saved = True
         except DATABASE_AWAY:  # the training goes on, and what is missing is saved with the next figures
             drop_broken_connection()
@@ -276,8 +326,9 @@ def _register(
     digest = run.snapshot.golden_digest
 
     def note(version: ModelVersion) -> None:
-        scores = Scores.from_dict(outcome["scores"])
-        registry.evaluation_record(version, data_digest=digest, scores=scores, slices=outcome["slices"])
+        if outcome["scores"]:  # without a golden set nothing was judged
+            scores = Scores.from_dict(outcome["scores"])
+            registry.evaluation_record(version, data_digest=digest, scores=scores, slices=outcome["slices"])
         if champion is not None and (judged := outcome["champion"]):
             scores = Scores.from_dict(judged["scores"])
             registry.evaluation_record(champion, data_digest=digest, scores=scores, slices=judged["slices"])
@@ -306,6 +357,7 @@ def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
         "verdict": evaluation.verdict,
         "reasons": evaluation.reasons,
         "metrics": version.metrics,
+        "notes": TrainingRun.objects.values_list("notes", flat=True).get(pk=run.pk),
     }
     if run.then == TrainingRun.Then.DEPLOY:
         result |= _deploy(context, version, evaluation)

@@ -1,6 +1,6 @@
 """A labelled file as examples, without loading it into the database: what `evaluate --dataset` judges a version on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +8,8 @@ from kalimtak.core.errors import InvalidInput
 from registry.families.base import Example
 from registry.models import Classifier
 from training.columns import Columns, choose_columns
-from training.importers import ImportRefused, RowError, chunks, open_source
+from training.importers import ImportRefused, RowError, Source, chunks, open_source
+from training.services.datasets import label_rules
 
 
 class LabelledFile(NamedTuple):
@@ -31,12 +32,13 @@ def labelled_file_read(classifier: Classifier, path: Path) -> LabelledFile:
             input_fields=classifier.input_fields,
             label_field=classifier.label_field,
             labels=classifier.labels,
+            multi_label=classifier.multi_label,
         )
-        file = LabelledFile([], [])
+        file, read = LabelledFile([], []), _label_reader(classifier, source, columns)
         for chunk in chunks(source):
             file.errors.extend(chunk.errors)
             for line, row in chunk.frame.iterrows():
-                _take(file, int(str(line)), row, columns, classifier.get_label_config().mapping)
+                _take(file, int(str(line)), row, columns, read)
     except (ImportRefused, OSError) as error:
         raise InvalidInput(str(error)) from error
     if not file.examples:
@@ -45,13 +47,26 @@ def labelled_file_read(classifier: Classifier, path: Path) -> LabelledFile:
     return file
 
 
-def _take(file: LabelledFile, line: int, row: Any, columns: Columns, mapping: Mapping[str, str]) -> None:
+def _label_reader(classifier: Classifier, source: Source, columns: Columns) -> Callable[[Any], tuple[str, str]]:
+    """From a cell to its label and what is wrong with it ("": nothing). One unknown label refuses the file later on."""
+    if classifier.multi_label:
+        return label_rules(classifier, source, columns).read
+    mapping = classifier.get_label_config().mapping
+
+    def read(cell: Any) -> tuple[str, str]:
+        label = _text(cell)
+        return mapping.get(label, label), ""
+
+    return read
+
+
+def _take(file: LabelledFile, line: int, row: Any, columns: Columns, read: Callable[[Any], tuple[str, str]]) -> None:
     texts = tuple(_text(row[name]) for name in columns.inputs)
-    label = _text(row[columns.label]) if columns.label else ""
-    if not all(texts) or not label:
-        file.errors.append(RowError(line, "An input or the label is empty."))
-        return
-    file.examples.append(Example(texts, mapping.get(label, label)))
+    label, problem = read(row[columns.label]) if columns.label else ("", "")
+    if problem or not all(texts) or not label:
+        file.errors.append(RowError(line, problem or "An input or the label is empty."))
+    else:
+        file.examples.append(Example(texts, label))
 
 
 def _text(cell: Any) -> str:

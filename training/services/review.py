@@ -12,6 +12,7 @@ from django.utils import timezone
 from interactions.services import review_note
 from kalimtak.core import audit
 from kalimtak.core.errors import Conflict, InvalidInput
+from registry.services import label_given
 from training.etl.load import LIVE, REASON_LENGTH
 from training.models import Review, TrainingDataItem
 
@@ -25,9 +26,10 @@ def item_review(
 ) -> TrainingDataItem:
     """Record a verdict and act on it; the item as it is now, or for a relabel the new item.
 
-    Where the policy says `agree:N`, nothing is decided before N reviewers say the same. An approved text replaces an
-    approved item with the same text and another label. Raises `InvalidInput` for an unknown verdict or label and
-    `Conflict` for an item that is in quarantine or was replaced.
+    `label` is that of a relabel: one label, or the text of a set (`registry.labels`). Where the policy says `agree:N`,
+    nothing is decided before N reviewers say the same. An approved text replaces an approved item with the same text
+    and another label. Raises `InvalidInput` for an unknown verdict or label and `Conflict` for an item that is in
+    quarantine or was replaced.
     """
     decision = _Decision(reviewer, _checked_verdict(verdict), label)
     with transaction.atomic():
@@ -106,30 +108,29 @@ class _Decision:
             item.reason = f"Waits for {missing} more to agree on {self.verdict} as {label!r}."
             item.save(update_fields=["status", "reason"])
             return item
-        decided = {
-            Verdict.APPROVE: self._approve,
-            Verdict.REJECT: self._reject,
-            Verdict.RELABEL: self._relabel,
-        }[self.verdict](item)
+        if self.verdict == Verdict.RELABEL:
+            decided = self._relabel(item, label)
+        else:
+            decided = self._approve(item) if self.verdict == Verdict.APPROVE else self._reject(item)
         if decided.interaction_id and decided.status == Status.APPROVED:
             review_note(decided.interaction_id, label=decided.label)
         return decided
 
     def _label_for(self, item: TrainingDataItem) -> str:
-        labels = item.classifier.labels
-        if self.verdict == Verdict.APPROVE and labels and item.label not in labels:
-            raise InvalidInput(
-                f"{item.label[:60]!r} is not a label of {item.classifier} any more; relabel or reject it."
-            )
+        classifier = item.classifier
+        if self.verdict == Verdict.APPROVE and (unknown := classifier.unknown_labels(item.label)):
+            raise InvalidInput(f"{unknown[0][:60]!r} is not a label of {classifier} any more; relabel or reject it.")
         if self.verdict != Verdict.RELABEL:
             return item.label
-        if not self.label or (labels and self.label not in labels):
-            message = f"{self.label[:60]!r} is not a label of {item.classifier}; use one of {', '.join(labels)}."
+        if not self.label:
+            raise InvalidInput("Name the right label.", fields={"label": ["Name the right label."]})
+        parts = classifier.label_parts(self.label)
+        label, labels = ("", parts) if classifier.multi_label else (self.label, None)
+        label = label_given(classifier, label, labels, known=parts, names=("label", "label"))
+        if label == item.label:
+            message = f"The item has the label {label!r} already; approve it instead."
             raise InvalidInput(message, fields={"label": [message]})
-        if self.label == item.label:
-            message = f"The item has the label {self.label!r} already; approve it instead."
-            raise InvalidInput(message, fields={"label": [message]})
-        return self.label
+        return label
 
     def _approve(self, item: TrainingDataItem) -> TrainingDataItem:
         if item.status == Status.REJECTED and (same := _same_text(item).filter(label=item.label).first()):
@@ -140,18 +141,18 @@ class _Decision:
     def _reject(self, item: TrainingDataItem) -> TrainingDataItem:
         return _settle(item, Status.REJECTED, f"Rejected by {self.actor}.")
 
-    def _relabel(self, item: TrainingDataItem) -> TrainingDataItem:
+    def _relabel(self, item: TrainingDataItem, label: str) -> TrainingDataItem:
         """The text keeps its old item; the new label gets a new one, or the item that says the same already."""
         before = item.label
-        _settle(item, Status.REJECTED, f"Relabelled as {self.label!r} by {self.actor}.")
-        new = _same_text(item).filter(label=self.label).first() or TrainingDataItem(
+        _settle(item, Status.REJECTED, f"Relabelled as {label!r} by {self.actor}.")
+        new = _same_text(item).filter(label=label).first() or TrainingDataItem(
             classifier=item.classifier,
             dataset=item.dataset,
             interaction=item.interaction,
             origin=TrainingDataItem.Origin.CORRECTED,
             source=f"user:{self.reviewer.pk}",
             fields=item.fields,
-            label=self.label,
+            label=label,
             weight=item.weight,
             domain=item.domain,
             split=item.split,

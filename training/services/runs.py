@@ -12,6 +12,7 @@ from kalimtak.core import audit, jobs
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict, InvalidInput, KalimtakError
 from kalimtak.core.models import Job
+from registry import services as registry
 from registry.families import FAMILIES
 from registry.models import Classifier
 from registry.recipe import Recipe, RecipeError, apply_overrides
@@ -35,8 +36,8 @@ def run_start(
 
     `recipe` and `family` are the classifier's unless given, `overrides` are assignments such as
     `training_config.num_epochs=2`. The same `key` never starts a second run: the first one is returned. With
-    `ring=False` the caller runs the job by itself. Raises `InvalidInput` for a recipe, type or `then` that cannot be,
-    and `Conflict` with code `no_data` or `one_class`.
+    `ring=False` the caller runs the job by itself. Raises `InvalidInput` for a recipe, type, member or `then` that
+    cannot be, and `Conflict` with code `no_data` or `one_class`.
     """
     if then not in TrainingRun.Then.values:
         _refuse("then", f"Use one of {', '.join(TrainingRun.Then.values)}.")
@@ -44,14 +45,18 @@ def run_start(
     if key and (known := TrainingRun.objects.filter(job__key=key).first()):
         return known
     family = family or locked.family
+    if family == "custom" and not locked.loader:
+        _refuse("type", f"Type custom runs a loader, and {locked.slug} has none: add it to models.yaml.")
     if family not in FAMILIES:
         _refuse("type", f"Type {family!r} cannot be trained here; use one of {', '.join(sorted(FAMILIES))}.")
     try:
         recipe = apply_overrides(recipe or locked.get_recipe(), overrides)
     except RecipeError as error:
         raise InvalidInput(str(error)) from error
+    if family == "ensemble":
+        registry.ensemble_members(locked, recipe.model.members)  # here a person hears of it, in the job later nobody
     golden_reserve(locked)
-    snapshot = snapshot_freeze(locked, seed=recipe.training.seed, recipe=recipe)
+    snapshot = snapshot_freeze(locked, seed=recipe.training.seed, recipe=recipe, learns=family != "custom")
     return _queue(locked, snapshot, recipe.to_dict(), family, actor=actor, then=then, key=key, ring=ring)
 
 
@@ -147,6 +152,8 @@ def _fine_tune_one(classifier: Classifier, *, key: str, actor: str) -> FineTunin
     if known := TrainingRun.objects.filter(job__key=run_key).first():
         return FineTuning(classifier.slug, new_items_count(classifier), "training queued already", known)
     new_items = new_items_count(classifier)
+    if classifier.family == "custom":
+        return FineTuning(classifier.slug, new_items, "skipped, type custom is not trained")
     if new_items < policy.min_new_items:
         outcome = f"skipped, too little new ({new_items} of {policy.min_new_items} items)"
         return FineTuning(classifier.slug, new_items, outcome)

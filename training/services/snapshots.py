@@ -17,6 +17,7 @@ from django.db.models import Q
 
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict
+from registry.labels import label_set
 from registry.models import Classifier
 from registry.recipe import DataConfig, Recipe
 from training.models import Dataset, DatasetSnapshot, SnapshotItem, TrainingDataItem
@@ -25,6 +26,7 @@ GOLDEN_SHARE, GOLDEN_LEAST, GOLDEN_MOST = 0.10, 50, 1_000
 GOLDEN_LIMIT = 0.20  # of all items, so that a tiny set keeps something to learn from
 VALID_SHARE = 0.10
 VALID_LEAST_ROWS = 5  # a label with fewer rows spares none for validation
+COMMON_SET = 10  # rows of one set of labels that are drawn from by themselves
 LEAST_ITEMS = 5
 BATCH = 1_000
 
@@ -33,7 +35,7 @@ TRAIN, VALID, TEST = TrainingDataItem.Split.TRAIN, TrainingDataItem.Split.VALID,
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An approved item as a snapshot sees it."""
+    """An approved item as a snapshot sees it. `stratum` is the group it is drawn in; empty: its label."""
 
     item_id: int
     content_hash: str
@@ -41,6 +43,7 @@ class Row:
     split: str
     weight: float
     is_rehearsal: bool
+    stratum: str = ""
 
 
 RowT = TypeVar("RowT", bound=Row)
@@ -52,12 +55,12 @@ RowT = TypeVar("RowT", bound=Row)
 def golden_reserve(classifier: Classifier) -> int:
     """Hold out a golden set where there is none yet; how many items were set aside now.
 
-    10 % of the approved items, at least 50, at most 1,000, never more than a fifth, stratified by label; a label
-    never gives more than half of its items.
+    10 % of the approved items, at least 50, at most 1,000, never more than a fifth, stratified by label (of a
+    multi-label classifier as `strata` says); a label never gives more than half of its items.
     """
     if TrainingDataItem.objects.filter(classifier=classifier).golden().exists():
         return 0
-    rows = list(_rows(classifier, correction_weight=1.0))
+    rows = strata(list(_rows(classifier, correction_weight=1.0)), classifier)
     size = min(max(GOLDEN_LEAST, round(len(rows) * GOLDEN_SHARE)), GOLDEN_MOST, int(len(rows) * GOLDEN_LIMIT))
     chosen = stratified(rows, size, salt="golden", most=0.5)
     crashpoint("snapshot.before_golden")
@@ -91,20 +94,24 @@ def rows_digest(rows: Iterable[Sequence[Any]]) -> str:
 
 
 @transaction.atomic
-def snapshot_freeze(classifier: Classifier, *, seed: int, recipe: Recipe | None = None) -> DatasetSnapshot:
+def snapshot_freeze(
+    classifier: Classifier, *, seed: int, recipe: Recipe | None = None, learns: bool = True
+) -> DatasetSnapshot:
     """Freeze what a run of `classifier` would see now: rows to train on, to validate on, and the golden set.
 
     The same items give the same snapshot row. `recipe` is the classifier's own unless given. Raises `Conflict` with
-    code `no_data` or `one_class`.
+    code `no_data` or `one_class`, but for a run that `learns` nothing and needs no example.
     """
     recipe = recipe or classifier.get_recipe()
     rows = list(_rows(classifier, correction_weight=recipe.training.correction_weight))
     golden = [row for row in rows if row.split == TEST]
     held_out = {row.content_hash for row in golden}
     usable = [row for row in rows if row.content_hash not in held_out]
-    _check_enough(classifier, usable)
-    train, valid, replayed = _splits(usable, recipe.data, seed)
-    _check_labels(classifier, train)
+    if learns:
+        _check_enough(classifier, usable)
+    train, valid, replayed = _splits(strata(usable, classifier), recipe.data, seed)
+    if learns:
+        _check_labels(classifier, train)
     frozen = sorted([*train, *valid, *golden], key=lambda row: row.item_id)
     digest = rows_digest([row.item_id, row.content_hash, row.label, row.split, row.weight] for row in frozen)
     known = DatasetSnapshot.objects.filter(classifier=classifier, digest=digest).first()
@@ -119,7 +126,7 @@ def snapshot_freeze(classifier: Classifier, *, seed: int, recipe: Recipe | None 
         digest=digest,
         golden_digest=data_digest((row.content_hash, row.label) for row in golden),
         counts=_counts(frozen) | {"left_out": left_out},
-        replay_share=replayed / len(train),
+        replay_share=replayed / max(len(train), 1),
     )
     _write_rows(snapshot, frozen)
     crashpoint("snapshot.before_commit")
@@ -214,11 +221,30 @@ def stratified(rows: Sequence[RowT], size: int, salt: str, *, most: float = 1.0)
     return [row for label, group in groups.items() for row in group[: min(quota[label], int(len(group) * most))]]
 
 
+def strata(rows: Sequence[Row], classifier: Classifier) -> Sequence[Row]:
+    """The rows, those of a multi-label classifier with the group in which they are drawn.
+
+    That is their set of labels; a set of fewer than `COMMON_SET` rows goes with the rarest of its labels, after the
+    idea of Sechidis et al. (ECML PKDD 2011), or what is rare would be in no draw.
+    """
+    if not classifier.multi_label:
+        return rows
+    sets = Counter(row.label for row in rows)
+    labels = Counter(label for row in rows for label in label_set(row.label))
+
+    def stratum(text: str) -> str:
+        parts = label_set(text)
+        return text if sets[text] >= COMMON_SET or not parts else min(parts, key=lambda label: (labels[label], label))
+
+    group = {text: stratum(text) for text in sets}
+    return [replace(row, stratum=group[row.label]) for row in rows]
+
+
 def _by_label(rows: Iterable[RowT], salt: str) -> dict[str, list[RowT]]:
     """Rows per label, labels in order, rows in an order that only `salt` and their content decide."""
     groups: dict[str, list[RowT]] = defaultdict(list)
     for row in rows:
-        groups[row.label].append(row)
+        groups[row.stratum or row.label].append(row)
 
     def rank(row: RowT) -> tuple[str, int]:
         return hashlib.sha256(f"{salt}:{row.content_hash}".encode()).hexdigest(), row.item_id

@@ -59,6 +59,11 @@ class WorkFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def encoder_cache() -> Path:
+    """Outputs of frozen encoders by the digest of their text, shared by all runs on this machine; may be emptied."""
+    return Path(settings.KALIMTAK_VAR) / "cache" / "encoders"
+
+
 def runs_root() -> Path:
     return Path(settings.KALIMTAK_VAR) / "runs"
 

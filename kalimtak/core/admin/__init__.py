@@ -6,7 +6,7 @@ that another theme, or Django's own, is a matter of this package.
 
 from kalimtak.core.admin.base import BaseModelAdmin, BaseTabularInline, ReadOnlyModelAdmin
 from kalimtak.core.admin.confirm import ConfirmedAction, Outcome, ReasonForm
-from kalimtak.core.admin.display import actor_of, relative, state_label, when
+from kalimtak.core.admin.display import actor_of, labels_shown, relative, state_label, when
 from kalimtak.core.admin.panels import Panel
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ReadOnlyModelAdmin",
     "ReasonForm",
     "actor_of",
+    "labels_shown",
     "relative",
     "state_label",
     "when",

@@ -1,7 +1,7 @@
 """Line charts as plain SVG coordinates: they need no script, print well and follow the page's colours."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 220
@@ -30,6 +30,16 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """One point of a curve that is pointed out: where, its value, and the number of its curve."""
+
+    x: str
+    y: str
+    text: str
+    number: int
+
+
+@dataclass(frozen=True)
 class Chart:
     """Everything a template draws; coordinates are strings, so that no locale puts a comma into them."""
 
@@ -41,10 +51,14 @@ class Chart:
     left: int = LEFT
     right: int = WIDTH - RIGHT
     bottom: int = HEIGHT - BOTTOM
+    mark: Mark | None = None
 
 
-def line_chart(curves: Mapping[str, Points]) -> Chart | None:
-    """Curves over one x axis and one y axis that begins at 0; None without a single point."""
+def line_chart(curves: Mapping[str, Points], mark: tuple[str, float] | None = None) -> Chart | None:
+    """Curves over one x axis and one y axis that begins at 0; None without a single point.
+
+    `mark` names a curve and the x of its point that is pointed out.
+    """
     drawn = {name: sorted(points) for name, points in curves.items() if points}
     if not drawn:
         return None
@@ -62,12 +76,28 @@ def line_chart(curves: Mapping[str, Points]) -> Chart | None:
     for number, (name, points) in enumerate(drawn.items()):
         places = [place(x, y) for x, y in points]
         dots = tuple((*at, f"{y:.4g}") for at, (_, y) in zip(places, points, strict=True)) if len(points) <= 60 else ()
-        lines.append(Line(name, " ".join(",".join(at) for at in places), dots, f"{points[-1][1]:.3f}", number))
+        lines.append(Line(name, " ".join(",".join(at) for at in places), dots, short(points[-1][1]), number))
     return Chart(
         tuple(lines),
+        mark=_mark(drawn, mark, place),
         x_ticks=tuple(Tick(place(x, 0)[0], f"{x:.3g}") for x in round_ticks(low, high) if low <= x <= high),
         y_ticks=tuple(Tick(place(low, y)[1], f"{y:.3g}") for y in y_ticks),
     )
+
+
+def _mark(
+    drawn: Mapping[str, Points], mark: tuple[str, float] | None, place: Callable[[float, float], tuple[str, str]]
+) -> Mark | None:
+    for number, (name, points) in enumerate(drawn.items()):
+        for x, y in points:
+            if mark == (name, x):
+                return Mark(*place(x, y), short(y), number)
+    return None
+
+
+def short(value: float) -> str:
+    """A figure beside a curve: three decimals, or as many as tell a small number from 0."""
+    return f"{value:.3f}" if 0.01 <= abs(value) < 100 else f"{value:.3g}"
 
 
 def round_ticks(low: float, high: float) -> list[float]:

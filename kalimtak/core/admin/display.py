@@ -1,11 +1,12 @@
 """How the admin words who acts, and colours the states that a person looks for first."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -26,6 +27,15 @@ def actor_of(request: HttpRequest) -> str:
 def state_label(state: str, text: object = "") -> SafeString:
     """A state as a coloured word; the colour repeats what the word says."""
     return format_html('<span class="k-state k-{}">{}</span>', TONE_OF.get(state, "calm"), text or state or "–")
+
+
+def labels_shown(labels: Sequence[str]) -> SafeString:
+    """Labels apart from each other, each in its own direction; a word where a text has none of them."""
+    if not labels:
+        return format_html('<em class="k-muted">{}</em>', _("none of the labels"))
+    if len(labels) == 1:
+        return format_html("<bdi>{}</bdi>", labels[0])
+    return format_html_join(" ", '<bdi class="k-tag">{}</bdi>', ((label,) for label in labels))
 
 
 def when(moment: datetime | None) -> SafeString | str:

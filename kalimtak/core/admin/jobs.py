@@ -56,7 +56,7 @@ class ResultPanel(Panel):
 def progress_words(job: Job) -> list[str]:
     """What stands under the bar: the job's own note, and what its times tell."""
     words = [job.note] if job.note else []
-    if left := remaining(job):
+    if not job.note.endswith(" left") and (left := remaining(job)):  # the job may know better
         words.append(_("about %(time)s left") % {"time": left})
     if job.finished_at and job.started_at:
         words.append(_("took %(time)s") % {"time": duration((job.finished_at - job.started_at).total_seconds())})

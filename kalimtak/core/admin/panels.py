@@ -20,6 +20,7 @@ class Panel:
     title: Any = ""
     template: str
     permission = ""
+    is_quiet = False  # nobody wants to hear all of it again whenever a figure moves
 
     def is_shown(self, request: HttpRequest, obj: Model) -> bool:
         return True
@@ -40,5 +41,6 @@ class Panel:
     def render(self, request: HttpRequest, obj: Model) -> SafeString:
         opts = obj._meta
         url = reverse(f"admin:{opts.app_label}_{opts.model_name}_panel", args=[obj.pk, self.name])
-        context = {"panel": self, "object": obj, "live": self.is_live(obj), "panel_url": url}
-        return render_to_string(self.template, context | self.context(request, obj), request)
+        frame = {"panel": self, "object": obj, "panel_is_live": self.is_live(obj), "panel_url": url}
+        # The frame last: a panel that names a figure of its own as the frame does must not become live by it.
+        return render_to_string(self.template, self.context(request, obj) | frame, request)

@@ -102,17 +102,21 @@ class Command(KalimtakCommand):
                 self.stdout.write(error.message)
 
     def show(self, classifier: LocalClassifier, result: dict[str, Any]) -> None:
-        """The label and its share, then a bar for each of the best scores."""
-        descriptions = classifier.served.descriptions
-        emoji = emoji_of(descriptions.get(result["final_label"], ""))
+        """The label and its share, or all labels with theirs, then a bar for each of the best scores."""
+        given = result.get("labels", [result["final_label"]])
+        said = ", ".join(self.worded(classifier, label, result["scores"][label]) for label in given)
         notes = [] if result["source"] == "model" else [f"by the {result['source']}"]
         remarks = f"  [{', '.join(notes + result['flags'])}]" if notes or result["flags"] else ""
-        label = f"{emoji} {result['final_label']}".strip()
-        self.stdout.write(f"{label} ({result['confidence']:.2%}){remarks}")
+        self.stdout.write(f"{said or 'none of the labels'}{remarks}")
         best = list(result["scores"].items())[:SHOWN]
         width = max(len(name) for name, _ in best)
         for name, share in best:
             self.stdout.write(f"  {name:<{width}} {'█' * round(share * BAR):<{BAR}} {share:7.2%}")
+
+    def worded(self, classifier: LocalClassifier, label: str, share: float) -> str:
+        """`😊 joy (93.10%)`."""
+        emoji = emoji_of(classifier.served.descriptions.get(label, ""))
+        return f"{emoji} {label} ({share:.2%})".strip()
 
 
 class Leave(Exception):

@@ -13,7 +13,6 @@ from registry.models import Classifier, ModelVersion
 from training.management.figures import confusion_rows, overall_rows, per_label_rows
 from training.services import labelled_file_read, version_evaluate, version_judgement
 
-SLICE_COLUMNS = ("Length", "Texts", "Accuracy", "Macro-F1")
 ERRORS_SHOWN = 5
 
 
@@ -58,13 +57,15 @@ class Command(KalimtakCommand):
         scores = figures["scores"]
         self.table(f"{version.ref} on {scores['n']} texts", ("Figure", "Value"), overall_rows(scores))
         self.table("Per label", ("Label", "Precision", "Recall", "F1", "Texts"), per_label_rows(scores))
-        answered = ("Confusion matrix (rows: truth)", *scores["labels"])
-        self.table("Which label was answered", answered, confusion_rows(scores))
+        if not scores.get("multi_label"):
+            answered = ("Confusion matrix (rows: truth)", *scores["labels"])
+            self.table("Which label was answered", answered, confusion_rows(scores))
         slices = [
             (part["slice"], part["n"], f"{part['accuracy']:.4f}", f"{part['macro_f1']:.4f}")
             for part in figures["slices"].get("length", ())
         ]
-        self.table("By length", SLICE_COLUMNS, slices)
+        exact = "Exact match" if scores.get("multi_label") else "Accuracy"
+        self.table("By length", ("Length", "Texts", exact, "Macro-F1"), slices)
 
 
 def _version(classifier: Classifier, number: int | None) -> ModelVersion:

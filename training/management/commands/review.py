@@ -11,9 +11,11 @@ from kalimtak.core.errors import KalimtakError
 from registry.models import Classifier
 from registry.services import classifier_get
 from training import services
+from training.analysis import LabelRules
 from training.models import Review, TrainingDataItem
 
 PROMPT = "[a]pprove, [r]eject, a label to relabel, [s]kip, [q]uit: "
+MULTI_LABEL_PROMPT = "[a]pprove, [r]eject, the right labels with | between them (| alone: none), [s]kip, [q]uit: "
 
 
 class Command(KalimtakCommand):
@@ -64,7 +66,8 @@ class Command(KalimtakCommand):
             self.stdout.write("")
             for name, text in item.fields.items():
                 self.stdout.write(f"{name}: {plain(text)}")
-            self.stdout.write(f"label: {item.label}   ({plain(item.reason)})")
+            shown = ", ".join(item.label_parts) or "none of the labels"
+            self.stdout.write(f"label: {shown}   ({plain(item.reason)})")
             self.stdout.write(f"labels: {', '.join(classifier.labels)}")
             while (verdict := self._verdict(classifier)) is not None:
                 if verdict == ("", ""):
@@ -79,13 +82,15 @@ class Command(KalimtakCommand):
 
     def _verdict(self, classifier: Classifier) -> tuple[str, str] | None:
         """(verdict, label); None to skip, two empty texts to quit."""
+        rules = LabelRules(tuple(classifier.labels), multi_label=classifier.multi_label)
         while True:
             try:
-                answer = input(PROMPT).strip()
+                answer = input(MULTI_LABEL_PROMPT if classifier.multi_label else PROMPT).strip()
             except EOFError:
                 return "", ""
-            if answer in classifier.labels:
-                return Review.Verdict.RELABEL, answer
+            label, problem = rules.read(answer)
+            if classifier.labels and not problem:
+                return Review.Verdict.RELABEL, label
             if answer in ("s", ""):
                 return None
             known = {"a": (Review.Verdict.APPROVE, ""), "r": (Review.Verdict.REJECT, ""), "q": ("", "")}
