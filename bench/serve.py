@@ -26,6 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONNECTIONS = 16
+CHECK_ROWS = 500  # what a check trains on: it is about serving
 TEXTS = [
     "I went to the market this morning and it was a joy to see everyone there",
     "Nobody called on my birthday and the flat has never felt this empty before",
@@ -37,7 +38,7 @@ TEXTS = [
 def main():
     options = arguments()
     seconds = 2.0 if options.check else options.seconds
-    with installation(options.classifier) as server:
+    with installation(options.classifier, rows=CHECK_ROWS if options.check else None) as server:
         path = f"/api/classify/{options.classifier}"
         load(server, path, 1.0)
         rows = server.rows()
@@ -145,6 +146,20 @@ class Server:
             sys.exit(f"manage.py {words[0]} failed: {done.stderr.strip()}")
         return done.stdout
 
+    def manage_all(self, commands):
+        """Run management commands in one process, one after the other; returns what they printed."""
+        program = (
+            "import json, sys, django; django.setup()\n"
+            "from django.core.management import call_command\n"
+            "for words in json.loads(sys.argv[1]): call_command(*words)"
+        )
+        environment = self.environment | {"DJANGO_SETTINGS_MODULE": "kalimtak.settings"}
+        command = [sys.executable, "-c", program, json.dumps(commands)]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"The installation could not be made: {done.stderr.strip()}")
+        return done.stdout
+
     def rows(self):
         counted = "from interactions.models import UserInteraction as U; print(U.objects.count())"
         return int(self.manage("shell", "--no-imports", "--command", counted).split()[-1])
@@ -161,8 +176,8 @@ class Server:
 
 
 @contextmanager
-def installation(classifier):
-    """A server with one trained and deployed demo classifier, gone afterwards."""
+def installation(classifier, rows=None):
+    """A server with one demo classifier, trained on so many rows (all there are) and deployed; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="kalimtak-bench-") as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -171,9 +186,15 @@ def installation(classifier):
         environment = os.environ | {name: str(Path(folder) / name.lower()) for name in names}
         environment |= {"PORT": str(port), "KALIMTAK_RATELIMIT_KEY": "100000000/m", "DEBUG": "0"}
         server = Server(port, environment)
-        server.manage("setup")
-        server.manage("predict", classifier, TEXTS[0])  # trains a version, since there is none
-        key = server.manage("create_api_key", "bench", "--scope", "predict").split()[-1]
+        commands = [["setup"]]
+        if rows:
+            commands += [
+                ["make_sample_data", "--classifier", classifier, "--rows", str(rows), "--output", folder],
+                ["import_dataset", str(Path(folder) / classifier / "train.csv"), "--classifier", classifier],
+            ]
+        commands += [["predict", classifier, TEXTS[0]]]  # trains a version, since there is none
+        commands += [["create_api_key", "bench", "--scope", "predict"]]
+        key = server.manage_all(commands).split()[-1]
         server.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         command = [sys.executable, "-m", "gunicorn", "-c", "kalimtak/gunicorn.py", "kalimtak.wsgi"]
         process = subprocess.Popen(command, env=environment, cwd=ROOT)

@@ -30,7 +30,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import psutil
-from serve import ROOT, TEXTS, Server, installation, load
+from serve import CHECK_ROWS, ROOT, TEXTS, Server, installation, load
 
 CLASSIFIER = "intent"
 PATH = f"/api/classify/{CLASSIFIER}"
@@ -86,7 +86,7 @@ def main():
     seconds = 10.0 if options.check else options.minutes * 60
     with ExitStack() as stack:
         database = stack.enter_context(database_of(options))
-        server = stack.enter_context(installation(CLASSIFIER))
+        server = stack.enter_context(installation(CLASSIFIER, rows=CHECK_ROWS if options.check else None))
         soak = stack.enter_context(running(Soak(server, database, random.Random(options.seed))))
         soak.ask("second_version()")
         peak = load(server, PATH, 2.0 if options.check else 10.0)
