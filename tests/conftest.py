@@ -32,6 +32,8 @@ for name in ("KALIMTAK_ANONYMOUS", "KALIMTAK_DATASET_HOSTS", "KALIMTAK_TRUSTED_P
 
 from django.conf import settings  # noqa: E402  (only now does the environment say what the tests need)
 
+ONLY_DATABASE = os.environ.get("KALIMTAK_TEST_ONLY_DATABASE") == "1"  # the second run, on another database
+
 assert settings.SECRET_KEY  # reads the settings, so that pytest-django sets Django up
 # Pages are tested without `collectstatic`; the journey against real processes runs it.
 settings.STORAGES = {
@@ -57,17 +59,29 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
     DatabaseOperations.sql_flush = emptied_by_delete
 
 
+# What is tried here knows no database, and some of it takes seconds to import. The run on SQLite has it.
+PURE = {
+    Path(__file__).parent / name for name in ("registry/families", "inference/test_no_torch.py", "test_notebook.py")
+}
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    return True if ONLY_DATABASE and collection_path in PURE else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The second pass of `tests/suite.py` is for what a database can matter to.
 
     pytest-django lets no test near a database that did not ask for one, so such a test says on PostgreSQL what it said
     on SQLite; unless it starts processes, which have a database of their own.
     """
-    if os.environ.get("KALIMTAK_TEST_ONLY_DATABASE") != "1":
-        return
-    kept = [item for item in items if asks_for_a_database(item) or starts_processes(item)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    if ONLY_DATABASE:
+        kept = [item for item in items if asks_for_a_database(item) or starts_processes(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+    for item in items:
+        if item.get_closest_marker("alone") and not (ONLY_DATABASE and item.get_closest_marker("own_servers")):
+            note(item.nodeid, "alone")
 
 
 def asks_for_a_database(item: pytest.Item) -> bool:
@@ -85,12 +99,16 @@ def starts_processes(item: pytest.Item) -> bool:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note for `tests/suite.py` what became of each test; it tells what ran nowhere."""
-    notes = os.environ.get("KALIMTAK_TEST_OUTCOMES")
-    if not notes or (report.when != "call" and report.passed) or (report.when == "teardown" and not report.failed):
+    """Tell `tests/suite.py` what became of each test: passed, failed, error (before or after it) or skipped."""
+    if (report.when != "call" and report.passed) or (report.when == "teardown" and not report.failed):
         return
+    outcome = "error" if report.failed and report.when != "call" else report.outcome
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
-    marks = sorted({"postgres", "redis", "browser"} & set(report.keywords))
-    entry = {"id": report.nodeid, "outcome": report.outcome, "marks": marks, "reason": reason}
-    with Path(notes).open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+    note(report.nodeid, outcome, marks=sorted({"postgres", "redis", "browser"} & set(report.keywords)), reason=reason)
+
+
+def note(test: str, outcome: str, **more: object) -> None:
+    """A line for `tests/suite.py`, if it runs this."""
+    if notes := os.environ.get("KALIMTAK_TEST_OUTCOMES"):
+        with Path(notes).open("a") as file:
+            file.write(json.dumps({"id": test, "outcome": outcome} | more) + "\n")

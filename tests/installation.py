@@ -1,12 +1,19 @@
 """A real installation for tests from outside: a folder, a database, and processes that may be killed."""
 
+import atexit
+import fcntl
+import hashlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -39,18 +46,20 @@ def sample_rows() -> str:
 class Installation:
     """Everything below `folder`; the database is SQLite there, or a new one on the server the tests run on.
 
-    `database` and `redis` take the URL of a private server instead. Whatever `start` began is gone after `close`.
+    `database` and `redis` take the URL of a private server instead, `name` is what the new database is called.
+    Whatever `start` began is gone after `close`.
     """
 
     def __init__(
-        self, folder: Path, *, database: str = "", redis: str = "", models: str = MODELS, **extra: str
+        self, folder: Path, *, database: str = "", redis: str = "", models: str = MODELS, name: str = "", **extra: str
     ) -> None:
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: list[subprocess.Popen] = []
         folder.mkdir(parents=True, exist_ok=True)
+        self._models, self._is_elsewhere = models, bool(database)
         self._server = "" if database else os.environ.get("KALIMTAK_TEST_DATABASE_URL", "")
-        self._database = f"kalimtak_{uuid.uuid4().hex[:12]}"
+        self._database = name or f"kalimtak_{uuid.uuid4().hex[:12]}"
         if self._server:
             self._administer(f"CREATE DATABASE {self._database}")
             database = urlunsplit(urlsplit(self._server)._replace(path=f"/{self._database}"))
@@ -70,27 +79,38 @@ class Installation:
             "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
             **extra,
         }
-        (folder / "models.yaml").write_text(models)
         (folder / "items.csv").write_text(sample_rows())
+        self._write_models()
 
-    def set_up(self) -> "Installation":
-        """`setup`, the classifiers of `models`, and Olga, who may do everything."""
-        self.manage("setup")
-        self.manage("sync_models", "--config", str(self.folder / "models.yaml"), "--prune")
-        self.manage("createsuperuser", "--noinput", "--username", "olga", "--email", "olga@example.org")
+    def set_up(self, *, afresh: bool = False) -> "Installation":
+        """`setup`, the classifiers of `models`, and Olga, who may do everything.
+
+        Copied from an installation that the tests prepared once; `afresh`, or on a server of its own, by the commands.
+        """
+        if afresh or self._is_elsewhere:
+            self.manage("setup")
+            self.manage("createsuperuser", "--noinput", "--username", "olga", "--email", "olga@example.org")
+        else:
+            with prepared(self._server) as made:
+                made._copy_to(self.folder, self._database)
+            self._write_models()
+        if afresh or self._is_elsewhere or self._models != MODELS:
+            self.manage("sync_models", "--config", str(self.folder / "models.yaml"), "--prune")
         return self
+
+    def _write_models(self) -> None:
+        (self.folder / "models.yaml").write_text(self._models)
 
     def clone(self, folder: Path) -> "Installation":
         """The same, in another folder and database; nothing of the original may be running."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.log"))
         other = object.__new__(Installation)
         other.__dict__ = dict(self.__dict__) | {"folder": folder, "processes": [], "port": free_port()}
         other.url = f"http://127.0.0.1:{other.port}"
+        other._database = f"kalimtak_{uuid.uuid4().hex[:12]}"
         database = f"sqlite:///{folder / 'var' / 'kalimtak.sqlite3'}"
         if self._server:
-            other._database = f"kalimtak_{uuid.uuid4().hex[:12]}"
-            self._administer(f"CREATE DATABASE {other._database} TEMPLATE {self._database}")
             database = urlunsplit(urlsplit(self._server)._replace(path=f"/{other._database}"))
+        self._copy_to(folder, other._database)
         other.environment = self.environment | {
             "KALIMTAK_VAR": str(folder / "var"),
             "KALIMTAK_MODELS_STORE": str(folder / "store"),
@@ -98,6 +118,16 @@ class Installation:
             "PORT": str(other.port),
         }
         return other
+
+    def _copy_to(self, folder: Path, database: str) -> None:
+        """Everything in the folder, and on a server the database; static files, which nobody changes, as a link."""
+        static = Path(self.environment["KALIMTAK_VAR"]) / "static"
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True, ignore=_left_behind)
+        if static.is_dir():
+            (folder / "var" / "static").symlink_to(static.resolve())
+        if self._server:
+            self._administer(f"DROP DATABASE IF EXISTS {database}")
+            self._administer(f"CREATE DATABASE {database} TEMPLATE {self._database}")
 
     def manage(self, *arguments: str, code: int | None = 0, **extra: str) -> str:
         """What `manage.py …` printed; `code` is the exit status it must have (negative: a signal; None: any)."""
@@ -190,3 +220,54 @@ class Installation:
         server = urlunsplit(urlsplit(self._server)._replace(path="/postgres"))
         with psycopg.connect(server, autocommit=True) as admin:
             admin.execute(statement)
+
+
+def _left_behind(folder: str, names: list[str]) -> set[str]:
+    """What a copy does without."""
+    return {name for name in names if name.endswith(".log") or (name == "static" and Path(folder).name == "var")}
+
+
+# Prepared once -----------------------------------------------------------------------------------------------------
+
+
+def prepared_database(folder: Path) -> str:
+    """The name of the database that belongs to the folder of prepared installations."""
+    return f"kalimtak_prepared_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+
+
+@cache
+def prepared_folder() -> Path:
+    """The passes of `tests.suite` share one, which it removes in the end; without a suite this process has its own."""
+    if shared := os.environ.get("KALIMTAK_TEST_PREPARED"):
+        return Path(shared)
+    own = Path(tempfile.mkdtemp(prefix="kalimtak-prepared-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
+
+
+@cache
+def _made(server: str) -> Installation:
+    """An installation with `MODELS` and Olga; whoever needs it first makes it."""
+    root = prepared_folder()
+    folder, database = root / ("postgresql" if server else "sqlite"), prepared_database(root)
+    description = folder.with_suffix(".json")
+    if description.exists():
+        made = object.__new__(Installation)
+        made.__dict__ = json.loads(description.read_text()) | {"folder": folder, "processes": []}
+        return made
+    made = Installation(folder, name=database).set_up(afresh=True)
+    description.write_text(json.dumps({key: value for key, value in vars(made).items() if key not in _NOT_NOTED}))
+    if server and "KALIMTAK_TEST_PREPARED" not in os.environ:
+        atexit.register(made.close)
+    return made
+
+
+_NOT_NOTED = ("folder", "processes")
+
+
+@contextmanager
+def prepared(server: str) -> Iterator[Installation]:
+    """One to copy from, on `server` or SQLite; meanwhile no other process makes or copies it."""
+    with (prepared_folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield _made(server)

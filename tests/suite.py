@@ -3,6 +3,7 @@
 Everything runs on SQLite. Where a PostgreSQL server is found, what is marked `postgres` runs there as well, with Redis
 as the cache if one answers. KALIMTAK_TEST_STRICT=1 is for merging: everything on both databases, side by side, what is
 marked `alone` by itself afterwards; a service that is missing, or a test of one that was skipped everywhere, fails.
+The last line sums up all passes as pytest does one, each test counted once.
 """
 
 import getpass
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +24,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
+from tests.installation import prepared_database
+
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = Path("/usr/bin/chromium")
 SERVICES = {"postgres", "redis", "browser"}
 FAULTS, FAULTS_SUFFIX = "tests/faults", "_faults"
+WORSE = ["skipped", "passed", "failed", "error"]
 NO_TESTS = 5  # pytest's exit status
 TELL_SECONDS = 60
 
@@ -52,15 +57,24 @@ class Pass:
         return [sys.executable, "-m", "pytest", *(["-m", self.marked] if self.marked else []), *self.arguments]
 
     def variables(self) -> dict[str, str]:
-        return os.environ | self.environment | {"KALIMTAK_TEST_OUTCOMES": str(self.outcomes)}
+        # Hundreds of processes start: each would compile all of the project where bytecode may not be kept.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return inherited | self.environment | {"KALIMTAK_TEST_OUTCOMES": str(self.outcomes)}
 
     def read(self) -> list[dict[str, object]]:
-        """One entry per test: `id`, `outcome`, `marks`, `reason`."""
+        """One entry per test that was tried: `id`, `outcome` (see `tests/conftest.py`), `marks`, `reason`."""
+        return [entry for entry in self._lines() if entry["outcome"] != "alone"]
+
+    def files_left_for_alone(self) -> list[str]:
+        return sorted({str(entry["id"]).partition("::")[0] for entry in self._lines() if entry["outcome"] == "alone"})
+
+    def _lines(self) -> list[dict[str, object]]:
         lines = self.outcomes.read_text().splitlines() if self.outcomes.exists() else []
         return [json.loads(line) for line in lines]
 
 
 def main(arguments: Sequence[str]) -> int:
+    began = time.monotonic()
     strict = os.environ.get("KALIMTAK_TEST_STRICT", "0") == "1"
     postgres, cache = find_postgres(), find_redis()
     print(f"PostgreSQL  {shown(postgres) or 'none found; set KALIMTAK_TEST_DATABASE_URL to run what needs it'}")
@@ -71,6 +85,9 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     database = f"kalimtak_suite_{uuid.uuid4().hex[:12]}"
     folder = Path(tempfile.mkdtemp(prefix="kalimtak-suite-"))
+    prepared = folder / "prepared"
+    prepared.mkdir()
+    os.environ["KALIMTAK_TEST_PREPARED"] = str(prepared)
     sqlite = {"KALIMTAK_TEST_DATABASE_URL": "", "KALIMTAK_TEST_REDIS_URL": "" if postgres else cache}
     server = {"KALIMTAK_TEST_DATABASE_URL": named(postgres, database), "KALIMTAK_TEST_REDIS_URL": cache}
     try:
@@ -83,10 +100,12 @@ def main(arguments: Sequence[str]) -> int:
             )
             statuses = [run(each) for each in passes]
         missed = tell_what_was_not_tested(passes)
+        print(sum_up(passes, statuses, time.monotonic() - began), flush=True)
     finally:
         if postgres:
             drop(postgres, f"test_{database}")
             drop(postgres, f"test_{database}{FAULTS_SUFFIX}")
+            drop(postgres, prepared_database(prepared))
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if any(statuses) or (strict and missed) else 0
 
@@ -153,7 +172,8 @@ def run_everything(
     """Both databases side by side, then by itself what measures time or needs the whole machine.
 
     The fault tests are passes of their own: they mostly wait for what they killed, while the others keep the cores
-    busy. On PostgreSQL nothing is repeated that a database makes no difference to.
+    busy. On PostgreSQL nothing is repeated that a database makes no difference to. Where nothing was left to run by
+    itself no pass is begun for it.
     """
     arguments = ["--durations=25", *arguments]
     rest, faults = [*arguments, f"--ignore={FAULTS}"], [*arguments, FAULTS]
@@ -173,9 +193,15 @@ def run_everything(
             faults,
         ),
     ]
-    alone = [Pass("sqlite-alone", sqlite, "alone", folder, arguments)]
-    alone += [Pass("postgresql-alone", server, "alone and not own_servers", folder, arguments)]
-    return together + alone, side_by_side(together) + [run(each) for each in alone]
+    statuses = side_by_side(together)
+    alone = []
+    for on_it, environment, marked in (
+        ([together[0], together[2]], sqlite, "alone"),
+        ([together[1], together[3]], server, "alone and not own_servers"),
+    ):
+        if files := sorted({file for each in on_it for file in each.files_left_for_alone()}):
+            alone.append(Pass(f"{on_it[0].name}-alone", environment, marked, folder, [*arguments, *files]))
+    return together + alone, statuses + [run(each) for each in alone]
 
 
 def side_by_side(passes: Sequence[Pass]) -> list[int]:
@@ -201,7 +227,7 @@ def side_by_side(passes: Sequence[Pass]) -> list[int]:
 
 def progress(each: Pass) -> str:
     seen = each.read()
-    failed = sum(entry["outcome"] == "failed" for entry in seen)
+    failed = sum(entry["outcome"] in ("failed", "error") for entry in seen)
     return f"{len(seen)} tests" + (f", {failed} failed" if failed else "")
 
 
@@ -221,6 +247,27 @@ def tell_what_was_not_tested(passes: Sequence[Pass]) -> list[str]:
     if missed:
         print(f"{len(missed)} of these test a service; KALIMTAK_TEST_STRICT=1 takes that for a failure.")
     return missed
+
+
+def sum_up(passes: Sequence[Pass], statuses: Sequence[int], seconds: float) -> str:
+    """As pytest's last line. A test counts once, by the worst that became of it in any pass; a pass that broke off
+    before it could name a culprit is an error.
+    """
+    worst: dict[str, str] = {}
+    silent = 0
+    for each, status in zip(passes, statuses, strict=True):
+        entries = each.read()
+        for entry in entries:
+            name, outcome = str(entry["id"]), str(entry["outcome"])
+            worst[name] = max(worst.get(name, "skipped"), outcome, key=WORSE.index)
+        silent += bool(status) and not any(entry["outcome"] in ("failed", "error") for entry in entries)
+    counts = Counter(worst.values())
+    counts["error"] += silent
+    parts = [f"{counts['failed']} failed"] if counts["failed"] else []
+    parts += [f"{counts['passed']} passed, {counts['skipped']} skipped"] if worst else ["no tests ran"]
+    parts += [f"{counts['error']} error{'s' * (counts['error'] > 1)}"] if counts["error"] else []
+    said = f" {', '.join(parts)} in {seconds:.2f}s "
+    return f"\n{said:=^120}"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ ARROW = {
 PURE = (
     "registry/families/*.py",
     "registry/recipe/*.py",
+    "registry/labels.py",
     "registry/text.py",
     "registry/metrics.py",
     "registry/calibration.py",
@@ -52,7 +53,13 @@ DJANGO = ("django", "rest_framework", "unfold", "django_q", "drf_spectacular")
 
 TORCH = {"torch", "transformers", "accelerate", "peft", "sentence_transformers"}
 # Run in the trainer's own process only; `encoder.fit` imports them when it is called.
-TRAINERS = tuple(f"registry/families/{name}.py" for name in ("batching", "export", "finetune", "watch"))
+TRAINERS = tuple(
+    f"registry/families/{name}.py"
+    for name in (
+        *("adapters", "architecture", "batching", "crew", "devices", "encoder_conversion", "export", "finetune"),
+        *("learner", "memory", "parents", "watch", "weights"),
+    )
+)
 
 TOP_LEVEL = {
     *(".ci", ".dockerignore", ".env.example", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE"),

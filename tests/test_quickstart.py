@@ -7,6 +7,9 @@ import pytest
 
 from tests.installation import ROOT, Installation
 
+# Alone, since it measures time; the contract gives it three minutes on two cores that do nothing else.
+pytestmark = [pytest.mark.alone, pytest.mark.own_servers]
+
 SENTENCES = ROOT / "tests" / "data" / "handwritten"
 SECONDS = 180
 CLASSIFIERS = ("emotion", "intent", "sentiment", "moderation", "clarity")

@@ -1,5 +1,7 @@
 """Hands on the keyboard only: Tab to things, see where one is, press keys."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 LOOK = """() => {
@@ -64,10 +66,35 @@ class Keyboard:
         self.page.evaluate("document.activeElement.blur()")
         passed: list[dict[str, Any]] = []
         self.page.evaluate(STILL)
-        for _ in range(MOST):
-            self.page.keyboard.press("Tab")
-            place = self.page.evaluate(LOOK)
-            if place is None:
-                return passed
-            passed.append(place)
+        with self.staying_here(passed):
+            for _ in range(MOST):
+                self.page.keyboard.press("Tab")
+                place = self.page.evaluate(LOOK)
+                if place is None:
+                    return passed
+                passed.append(place)
         raise AssertionError(f"Tab is caught: {[place['what'] for place in passed[-6:]]}")
+
+    @contextmanager
+    def staying_here(self, passed: list[dict[str, Any]]) -> Iterator[None]:
+        """Going from place to place must not leave the page; where it does, say after what, and where to."""
+        began, went = self.page.url, []
+
+        def asked(request: Any) -> None:
+            if request.is_navigation_request() and request.frame == self.page.main_frame:
+                went.append(f"{request.method} {request.url} was asked for after {len(passed)} places")
+
+        def arrived(frame: Any) -> None:
+            if frame == self.page.main_frame:
+                went.append(f"{frame.url} was there after {len(passed)} places")
+
+        self.page.on("request", asked)
+        self.page.on("framenavigated", arrived)
+        try:
+            yield
+        except Exception as error:
+            raise AssertionError(f"{began} broke off at {passed[-1:]}; it went: {went}") from error
+        finally:
+            self.page.remove_listener("request", asked)
+            self.page.remove_listener("framenavigated", arrived)
+        assert not went, f"{began} was left at {passed[-1:]}: {went}"

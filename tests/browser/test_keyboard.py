@@ -5,6 +5,9 @@ import pytest
 from tests.browser.keyboard import Keyboard
 from tests.browser.visitor import PHONE
 
+# What the verbs do is tried on every database in `tests/admin` and `tests/contract`; here it is how keys reach them.
+pytestmark = pytest.mark.own_servers
+
 PAGES = (
     "/admin/",
     "/admin/registry/classifier/",
@@ -29,7 +32,6 @@ def desk(office):
     return sit
 
 
-@pytest.mark.own_servers  # or rather none: what is drawn and focused does not depend on the database
 @pytest.mark.parametrize("path", PAGES)
 def test_tab_passes_through_the_page_showing_where_it_is_and_comes_out(desk, world, path):
     _, keys = desk(path=path.format(**vars(world)))

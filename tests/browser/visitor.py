@@ -1,15 +1,19 @@
 """A visitor in Chromium who notices what nobody should have to: errors, strangers' addresses, inaccessible markup."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 CHROMIUM = Path("/usr/bin/chromium")
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+CLOSING_SECONDS = 20.0  # a window takes a tenth of a second
 SERIOUS = ("serious", "critical")
 # What axe may find in other people's markup, as (path, rule) → why it stays.
 ACCEPTED = {
@@ -54,6 +58,7 @@ class Visitor:
         self._listen()
 
     def _listen(self) -> None:
+        self.page.on("crash", lambda page: self.faults.append(f"the tab with {page.url} crashed"))
         self.context.on("console", self._console)
         self.context.on("weberror", lambda error: self.faults.append(f"page error: {error.error}"))
         self.context.on("request", self._request)
@@ -108,4 +113,26 @@ class Visitor:
         self.page.wait_for_url("**/admin/")
 
     def close(self) -> None:
-        self.context.close()
+        """Chromium has hung over this for minutes, once; Playwright knows no limit here, so the browser is ended."""
+        ended: list[int] = []
+        limit = threading.Timer(CLOSING_SECONDS, lambda: ended.extend(end_browsers()))
+        limit.start()
+        try:
+            self.context.close()
+        except Exception:
+            if not ended:
+                raise
+        finally:
+            limit.cancel()
+        if ended:
+            address = self.page.url
+            raise AssertionError(f"Chromium did not close {address} in {CLOSING_SECONDS:.0f} s; {ended} were ended.")
+
+
+def end_browsers() -> Iterator[int]:
+    """End every Chromium below this process; their process ids."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "chrom" in process.name():
+                process.kill()
+                yield process.pid

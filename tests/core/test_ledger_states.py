@@ -131,3 +131,19 @@ class TestMeetings:
         ledger.go_on(1)
         assert ledger.rows[job.key].state == "succeeded"
         ledger.teardown()
+
+    def test_no_attempt_is_begun_after_the_last(self, ledger: Ledger) -> None:
+        job = ledger.rows["short-0"]
+        for attempt in range(1, job.max_attempts + 1):
+            ledger.run(0, job, DONE)
+            while ledger.rows[job.key].attempt < attempt:
+                ledger.step(0)
+            ledger.kill(0)
+            expire(job)
+            ledger.only_what_may_change_has_changed()
+        ledger.run(1, job, DONE)
+        ledger.go_on(1)
+        assert WORKERS[1].outcome == "", "worker 1 had a job without an attempt left"
+        assert (ledger.rows[job.key].state, ledger.rows[job.key].attempt) == ("running", job.max_attempts)
+        ledger.teardown()
+        assert ledger.rows[job.key].state == "quarantined"

@@ -1,18 +1,20 @@
 """What a case of `test_crashpoints` plays in an installation: something under way, a death, and what comes next.
 
 `die` forks, so that the process that dies is a whole one with its own connections, and what comes next runs in another.
-`python -m tests.faults.stage` does the same for every case: it has Django loaded, which takes most of a second, and
-forks a process for each order that moves into the installation it is for.
+`python -m tests.faults.stage` does the same for every case: it has Django and the trainer's libraries loaded, which
+takes seconds, and forks a process for each order that moves into the installation it is for, and for each trainer.
 """
 
 import json
 import os
 import shutil
+import subprocess
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +38,7 @@ from registry import services as registry
 from registry import store
 from registry.models import Classifier, Deployment, Evaluation, ModelVersion
 from registry.services import artefact_problems
+from tests.faults.forking import ForkingPopen
 from training import services
 from training.models import Dataset, DatasetSnapshot, TrainingDataItem, TrainingRun
 from training.services import datasets
@@ -43,6 +46,10 @@ from training.services.snapshots import rows_digest
 from training.services.work import runs_root
 
 FEEDBACK = 520  # a batch and a bit
+PRELOADED = (
+    *("training.analysis", "training.importers", "training.runner", "registry.families.verify"),
+    *("sklearn.feature_extraction.text", "sklearn.linear_model", "matplotlib.backends.backend_agg"),
+)
 
 
 class Scenario(NamedTuple):
@@ -322,8 +329,9 @@ def sweep() -> None:
 
 def serve() -> None:
     """Run the code of each order (a line of JSON) in a process of its own; answer with its exit status."""
-    from training import analysis, importers  # noqa: F401  (pandas, once)
-
+    for name in PRELOADED:
+        import_module(name)
+    subprocess.Popen = ForkingPopen  # type: ignore[misc]
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

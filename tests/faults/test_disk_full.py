@@ -197,6 +197,7 @@ def test_an_import_waits_for_space_and_then_loads_everything_once(disk: Disk, se
     assert facts(served)["fsck"] == []
 
 
+@pytest.mark.own_servers  # or none: nothing gets as far as a database
 def test_a_run_is_refused_where_there_is_no_room_for_it(disk: Disk, served: Installation) -> None:
     with disk.filled(leave=RESERVE - 2**20):
         said = served.manage("train", "topic", code=1)
@@ -205,6 +206,7 @@ def test_a_run_is_refused_where_there_is_no_room_for_it(disk: Disk, served: Inst
     assert ask(served).status_code == 200
 
 
+@pytest.mark.own_servers  # or none: the models store alone is full
 def test_a_run_that_fills_the_disk_fails_with_the_reason_and_leaves_no_version(
     served: Installation, tmp_path: Path
 ) -> None:
@@ -227,6 +229,7 @@ def test_a_run_that_fills_the_disk_fails_with_the_reason_and_leaves_no_version(
     assert "Saved in" in served.manage("train", "fresh", "--resume")
 
 
+@pytest.mark.own_servers  # or none: a log is no table
 def test_a_job_finishes_though_its_log_cannot_be_written(served: Installation) -> None:
     job = served.manage("train", "topic", "--queue", "--json")
     with Path("/dev/full").open("wb") as full:
@@ -241,6 +244,7 @@ def test_a_job_finishes_though_its_log_cannot_be_written(served: Installation) -
     assert facts(served)["state"] == "succeeded"
 
 
+@pytest.mark.own_servers  # or none: a trainer knows no database
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: Disk) -> None:
     checkpoints = Checkpoints(disk.folder / "checkpoints", "run-a")
 
