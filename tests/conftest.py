@@ -60,9 +60,7 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 
 
 # What is tried here knows no database, and some of it takes seconds to import. The run on SQLite has it.
-PURE = {
-    Path(__file__).parent / name for name in ("registry/families", "inference/test_no_torch.py", "test_notebook.py")
-}
+PURE = {Path(__file__).parent / name for name in ("registry/families", "test_notebook.py")}
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

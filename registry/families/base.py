@@ -230,3 +230,8 @@ def balanced_weights(truth: NDArray[np.integer[Any]], labels: int) -> NDArray[np
     present = np.count_nonzero(counts)
     weights: NDArray[np.float64] = np.divide(len(truth), counts * present, out=np.zeros(labels), where=counts > 0)
     return weights
+
+
+def first_line(error: Exception) -> str:
+    """What a library said, for a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

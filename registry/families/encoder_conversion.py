@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from registry.families.architecture import longest_input
-from registry.families.base import FamilyError
+from registry.families.base import FamilyError, first_line
 from registry.families.base_models import BaseModel
-from registry.families.export import Inputs, write_graph
+from registry.families.graph_export import Inputs, OneResult, write_graph
 from registry.families.onnx_predictor import FP32_NAME, INT8_NAME, TOKENIZER_NAME
 from registry.families.quantisation import CALIBRATION_TEXTS, MOST_BYTES_IN_ONE, quantise
 from registry.families.tokenisation import Tokens
@@ -41,9 +41,8 @@ def convert_encoder(base: BaseModel, folder: Path) -> dict[str, int]:
         )
         _check_whole(tokenizer, model, told["missing_keys"])
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FamilyError(
-            f"{base.id} cannot be used as a text encoder: {reason}. Take a BERT-like model such as minilm."
+            f"{base.id} cannot be used as a text encoder: {first_line(error)}. Take a BERT-like model such as minilm."
         ) from error
     model.train(False)
     inputs = Inputs.of(tokenizer, model)
@@ -51,7 +50,8 @@ def convert_encoder(base: BaseModel, folder: Path) -> dict[str, int]:
     if 4 * parameters > MOST_BYTES_IN_ONE:
         raise FamilyError(f"{base.id} is too large to be used as a frozen encoder; take a smaller one such as minilm.")
     tokens = longest_input(model, tokenizer) or _MOST_TOKENS
-    write_graph(_Pooled(model), inputs, folder / FP32_NAME, output="vector", max_length=min(tokens, _COMPARED_TOKENS))
+    pooled = OneResult(model, _pooled)
+    write_graph(pooled, inputs, folder / FP32_NAME, output="vector", max_length=min(tokens, _COMPARED_TOKENS))
     quantise(folder / FP32_NAME, folder / INT8_NAME, _random_texts(inputs))
     (folder / TOKENIZER_NAME).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
     return {"width": int(model.config.hidden_size), "parameters": parameters, "tokens": tokens}
@@ -71,21 +71,11 @@ def _check_whole(tokenizer: Any, model: Any, missing: Iterable[str]) -> None:
         raise ValueError("it writes text")
 
 
-class _Pooled(torch.nn.Module):
+def _pooled(answer: Any, mask: torch.Tensor) -> torch.Tensor:
     """The mean of the last layer over the tokens that are there, scaled to length 1."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        states = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
-        there = attention_mask.unsqueeze(-1).to(states.dtype)
-        mean = (states * there).sum(dim=1) / there.sum(dim=1).clamp(min=1e-9)
-        return torch.nn.functional.normalize(mean, dim=1)
+    there = mask.unsqueeze(-1).to(answer.last_hidden_state.dtype)
+    mean = (answer.last_hidden_state * there).sum(dim=1) / there.sum(dim=1).clamp(min=1e-9)
+    return torch.nn.functional.normalize(mean, dim=1)
 
 
 def _random_texts(inputs: Inputs) -> list[Tokens]:

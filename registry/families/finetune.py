@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from registry.families.architecture import longest_input, reads_token_types
-from registry.families.base import Example, FamilyError, FitRequest, Reporter, Silent, Stopped, check_length
+from registry.families.base import Example, FamilyError, FitRequest, Reporter, Silent, Stopped, check_length, first_line
 from registry.families.base_models import BaseModel
 from registry.families.batching import Collator, Item, Items
 from registry.families.checkpoints import Checkpoints
@@ -264,7 +264,7 @@ def _load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise FamilyError(f"The tokenizer of {base.id} cannot be read: {_first_line(error)}") from error
+        raise FamilyError(f"The tokenizer of {base.id} cannot be read: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:  # models that write text have none; padding is masked, so any token will do
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
@@ -298,7 +298,7 @@ def _load_model(task: _Task, tokenizer: PreTrainedTokenizerBase, parent: Parent 
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
-        raise FamilyError(f"{base.id} is not a text encoder that can be fine-tuned: {_first_line(error)}") from error
+        raise FamilyError(f"{base.id} is not a text encoder that can be fine-tuned: {first_line(error)}") from error
     if parent:
         inherit_head(model, parent, request.labels)
     embeddings = model.get_input_embeddings()
@@ -323,7 +323,3 @@ def _read_texts(request: FitRequest, tokenizer: PreTrainedTokenizerBase, notes: 
         share = cut / len(train)
         notes.append(f"{share:.1%} of the training texts are longer than max_length and were cut off.")
     return train, valid
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

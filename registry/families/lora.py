@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 from registry.families.base import FamilyError, FitRequest, FitResult
 from registry.families.encoder import load, prepare, tune_and_serve
+from registry.recipe.sections import TrainingConfig
 
 __all__ = ["fit", "load"]
 
@@ -20,7 +21,7 @@ def fit(request: FitRequest) -> FitResult:
     base = prepare(request)
     settings = request.recipe.model
     if settings.use_8bit:
-        check_8bit(request.recipe.training.device)
+        check_8bit(request.recipe.training)
     from registry.families import adapters
 
     return tune_and_serve(
@@ -33,11 +34,14 @@ def fit(request: FitRequest) -> FitResult:
     )
 
 
-def check_8bit(device: str) -> None:
-    """Raise FamilyError unless bitsandbytes and the device it computes on are here."""
+def check_8bit(training: TrainingConfig) -> None:
+    """Raise FamilyError unless bitsandbytes and the device it computes on are here, for a single process."""
+    if training.num_processes > 1:
+        raise FamilyError("An 8-bit base model cannot be shared; set training_config.num_processes to 1.")
     remedy = "set model_config.use_8bit to false, or train"
     import torch
 
+    device = training.device
     wanted = os.environ.get("KALIMTAK_DEVICE", "auto") or "auto" if device == "auto" else device
     if not torch.cuda.is_available() or wanted not in ("auto", "cuda"):
         raise FamilyError(f"use_8bit needs a CUDA device, and this run has none; {remedy} on a machine with one.")

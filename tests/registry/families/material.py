@@ -122,7 +122,7 @@ def build(name: str, folder: Path, *assignments: str, **changes: object) -> Buil
 
 
 def settings_of(name: str, tiny_encoder: Path) -> tuple[str, ...]:
-    """What makes a family quick enough for tests."""
+    """What makes a family quick enough for tests, and fine-tuning the same on every machine."""
     if name == "ensemble":
         return ("model_config.members=[one, three]",)
     if name == "embedding":
@@ -135,4 +135,5 @@ def settings_of(name: str, tiny_encoder: Path) -> tuple[str, ...]:
         f"training_config.learning_rate={2e-3 if name == 'encoder' else 1e-2}",
         "training_config.num_epochs=8",
         "training_config.batch_size=16",
+        "training_config.mixed_precision=no",
     )

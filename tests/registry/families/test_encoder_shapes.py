@@ -43,7 +43,7 @@ def test_an_encoder_learns_from_pairs_and_is_read_back_the_same(
     read = AutoModelForSequenceClassification.from_pretrained(package).eval()
     expected = logits(trained[0], package)
     assert np.ptp(expected, axis=0).max() > 1e-3  # the texts are told apart
-    np.testing.assert_allclose(logits(read, package), expected, atol=1e-6)
+    np.testing.assert_allclose(logits(read, package), expected, atol=1e-5)
 
     grown = (*reversed(LABELS), "animal")
     config = read.config

@@ -23,7 +23,7 @@ from registry.families.onnx_predictor import Graph
 from registry.families.tokenisation import Tokenisation
 from registry.labels import label_text
 from registry.recipe import Recipe
-from registry.recipe.sections import LoraConfig
+from registry.recipe.sections import LoraConfig, TrainingConfig
 from registry.text import prepare
 from tests.registry.families.material import LABELS, Built, Listener, request_for, sentences, settings_of
 
@@ -167,11 +167,16 @@ def test_eight_bits_without_bitsandbytes_name_the_command(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
     with pytest.raises(FamilyError, match=r"pip install -r requirements-gpu\.txt"):
-        lora.check_8bit("auto")
+        lora.check_8bit(TrainingConfig())
     with pytest.raises(FamilyError, match="needs a CUDA device"):
-        lora.check_8bit("cpu")
+        lora.check_8bit(TrainingConfig(device="cpu"))
     monkeypatch.setattr(lora, "find_spec", lambda name: importlib.machinery.ModuleSpec(name, None))
-    lora.check_8bit("auto")
+    lora.check_8bit(TrainingConfig())
+
+
+def test_eight_bits_are_for_one_process() -> None:
+    with pytest.raises(FamilyError, match=r"set training_config\.num_processes to 1"):
+        lora.check_8bit(TrainingConfig(num_processes=2))
 
 
 def test_eight_bits_leave_the_head_as_it_is() -> None:
