@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -171,9 +172,9 @@ def run_everything(
 ) -> tuple[list[Pass], list[int]]:
     """Both databases side by side, then by itself what measures time or needs the whole machine.
 
-    The fault tests are passes of their own: they mostly wait for what they killed, while the others keep the cores
-    busy. On PostgreSQL nothing is repeated that a database makes no difference to. Where nothing was left to run by
-    itself no pass is begun for it.
+    The fault tests are passes of their own, one after the other: they mostly wait for what they killed, while the
+    others keep the cores busy. On PostgreSQL nothing is repeated that a database makes no difference to. Where nothing
+    was left to run by itself no pass is begun for it.
     """
     arguments = ["--durations=25", *arguments]
     rest, faults = [*arguments, f"--ignore={FAULTS}"], [*arguments, FAULTS]
@@ -193,7 +194,7 @@ def run_everything(
             faults,
         ),
     ]
-    statuses = side_by_side(together)
+    statuses = side_by_side([together[:1], together[1:2], together[2:]])
     alone = []
     for on_it, environment, marked in (
         ([together[0], together[2]], sqlite, "alone"),
@@ -204,25 +205,26 @@ def run_everything(
     return together + alone, statuses + [run(each) for each in alone]
 
 
-def side_by_side(passes: Sequence[Pass]) -> list[int]:
-    """Run them at once; each output is printed whole when all have ended."""
+def side_by_side(rows: Sequence[Sequence[Pass]]) -> list[int]:
+    """Run the rows at once, the passes of a row one after the other; each output is printed when all have ended."""
+    passes = [each for row in rows for each in row]
     print(f"\n=== {' and '.join(each.name for each in passes)}, side by side", flush=True)
-    processes = []
-    for each in passes:
-        with each.output.open("wb") as output:
-            process = subprocess.Popen(
-                each.command(), cwd=ROOT, env=each.variables(), stdout=output, stderr=subprocess.STDOUT
-            )
-        processes.append(process)
-    told = time.monotonic()
-    while any(process.poll() is None for process in processes):
-        time.sleep(0.5)
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
+    with ThreadPoolExecutor(len(rows)) as pool:
+        running = [pool.submit(lambda row=row: [run_aside(each) for each in row]) for row in rows]
+        while wait(running, timeout=TELL_SECONDS).not_done:
             print(", ".join(f"{each.name}: {progress(each)}" for each in passes), flush=True)
     for each in passes:
         print(f"\n=== {each.name}\n{each.output.read_text(errors='replace')}", flush=True)
-    return [accepted(process.returncode) for process in processes]
+    return [status for row in running for status in row.result()]
+
+
+def run_aside(each: Pass) -> int:
+    """Run it with its output in its file."""
+    with each.output.open("wb") as output:
+        done = subprocess.run(
+            each.command(), cwd=ROOT, env=each.variables(), stdout=output, stderr=subprocess.STDOUT, check=False
+        )
+    return accepted(done.returncode)
 
 
 def progress(each: Pass) -> str:

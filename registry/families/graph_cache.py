@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,7 +36,8 @@ _ABOUT_THIS_MODEL = {"_name_or_path", "id2label", "label2id", "problem_type", "d
 
 def fingerprint(module: torch.nn.Module, inputs: Sequence[str], output: str) -> str:
     """SHA-256 of all that decides the graph of a module, whose `model` is of transformers; its weights do not."""
-    config = {name: value for name, value in module.model.config.to_dict().items() if name not in _ABOUT_THIS_MODEL}
+    model: Any = module.model
+    config = {name: value for name, value in model.config.to_dict().items() if name not in _ABOUT_THIS_MODEL}
     told = {
         "config": config,
         "weights": [(name, list(value.shape), str(value.dtype)) for name, value in module.state_dict().items()],
