@@ -1,7 +1,7 @@
 """What a run's metric history says, epoch by epoch. Knows nothing of Django."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -37,3 +37,13 @@ def epoch_rows(history: Iterable[Mapping[str, Any]]) -> list[EpochRow]:
         return ordered
     best = max(judged, key=lambda row: row.eval_macro_f1 or 0.0)
     return [replace(row, is_best=row is best) for row in ordered]
+
+
+def rewound(history: list[dict[str, Any]], step: int, figures: Collection[str]) -> list[dict[str, Any]]:
+    """`history` without what is about to be told again, where training went back to a checkpoint: after a crash, or
+    to take smaller steps for want of memory. `figures` of `step` come next.
+    """
+    if not history or history[-1]["step"] < step:
+        return history
+    told = set(figures)
+    return [point for point in history if point["step"] < step or (point["step"] == step and not told & point.keys())]

@@ -25,6 +25,7 @@ from registry.labels import label_set
 from registry.metrics import Scores
 from registry.models import Evaluation, ModelVersion
 from training.board_server import BoardServer
+from training.history import rewound
 from training.models import SnapshotItem, TrainingDataItem, TrainingRun
 from training.run_process import TrainerProcess, end_orphan
 from training.run_spec import EXIT_DISK_FULL, EXIT_DONE, EXIT_STOPPED, RunSpec
@@ -241,13 +242,9 @@ class _Watch:
 
     def follow(self, trainer: TrainerProcess) -> int:
         """Until it ends; its exit code. Stops it when cancelling was asked for or this process must end."""
-        is_first_metric = True
         while True:
             code = trainer.returncode()  # asked before reading, so that its last words are not missed
             for event in trainer.events():
-                if event["event"] == "metric" and is_first_metric:
-                    self._rewind(event["step"])
-                    is_first_metric = False
                 self._take(event)
             if self._board is not None and (problem := self._board.problem()):
                 self._board = None
@@ -276,6 +273,7 @@ class _Watch:
                 self._facts |= event["facts"]
                 self._is_saved = False
             case "metric":
+                self._history = rewound(self._history, event["step"], event["values"])
                 self._history.append({"step": event["step"], "epoch": event["epoch"], **event["values"]})
                 self._is_saved = False
             case "error":
@@ -287,10 +285,6 @@ class _Watch:
         if note not in self._notes:
             self._notes.append(note)
             self._is_saved = False
-
-    def _rewind(self, step: int) -> None:
-        """A trainer that goes on from a checkpoint reports the steps after it once more."""
-        self._history = [point for point in self._history if point["step"] < step]
 
     def _save(self, *, is_last: bool) -> None:
         if self._is_saved or (time.monotonic() < self._next_save and not is_last):
