@@ -59,14 +59,6 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
     DatabaseOperations.sql_flush = emptied_by_delete
 
 
-# What is tried here knows no database, and some of it takes seconds to import. The run on SQLite has it.
-PURE = {Path(__file__).parent / name for name in ("registry/families", "test_notebook.py")}
-
-
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    return True if ONLY_DATABASE and collection_path in PURE else None
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The second pass of `tests/suite.py` is for what a database can matter to.
 

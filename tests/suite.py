@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = Path("/usr/bin/chromium")
 SERVICES = {"postgres", "redis", "browser"}
 FAULTS, FAULTS_SUFFIX = "tests/faults", "_faults"
+# What is tried there knows no database, and some of it takes seconds to import.
+PURE = [f"tests/{name}" for name in ("registry/families", "test_notebook.py", "test_architecture.py", "test_house.py")]
 WORSE = ["skipped", "passed", "failed", "error"]
 NO_TESTS = 5  # pytest's exit status
 TELL_SECONDS = 60
@@ -173,11 +175,13 @@ def run_everything(
     """Both databases side by side, then by itself what measures time or needs the whole machine.
 
     The fault tests are passes of their own, one after the other: they mostly wait for what they killed, while the
-    others keep the cores busy. On PostgreSQL nothing is repeated that a database makes no difference to. Where nothing
-    was left to run by itself no pass is begun for it.
+    others keep the cores busy. What knows no database comes after PostgreSQL's share, which is the smaller one, since
+    nothing is repeated there that a database makes no difference to. Where nothing was left to run by itself no pass is
+    begun for it.
     """
     arguments = ["--durations=25", *arguments]
-    rest, faults = [*arguments, f"--ignore={FAULTS}"], [*arguments, FAULTS]
+    rest = [*arguments, *(f"--ignore={path}" for path in (FAULTS, *PURE))]
+    pure, faults = [*arguments, *PURE], [*arguments, FAULTS]
     server = server | {"KALIMTAK_TEST_ONLY_DATABASE": "1"}
     # A database for each: two passes would drop each other's.
     url = server["KALIMTAK_TEST_DATABASE_URL"]
@@ -185,6 +189,7 @@ def run_everything(
     together = [
         Pass("sqlite", sqlite, "not alone", folder, rest),
         Pass("postgresql", server, "not alone and not own_servers", folder, rest),
+        Pass("pure", sqlite, "not alone", folder, pure),
         Pass("sqlite-faults", sqlite, "not alone", folder, faults),
         Pass(
             "postgresql-faults",
@@ -194,11 +199,11 @@ def run_everything(
             faults,
         ),
     ]
-    statuses = side_by_side([together[:1], together[1:2], together[2:]])
+    statuses = side_by_side([together[:1], together[1:3], together[3:]])
     alone = []
     for on_it, environment, marked in (
-        ([together[0], together[2]], sqlite, "alone"),
-        ([together[1], together[3]], server, "alone and not own_servers"),
+        ([together[0], together[2], together[3]], sqlite, "alone"),
+        ([together[1], together[4]], server, "alone and not own_servers"),
     ):
         if files := sorted({file for each in on_it for file in each.files_left_for_alone()}):
             alone.append(Pass(f"{on_it[0].name}-alone", environment, marked, folder, [*arguments, *files]))

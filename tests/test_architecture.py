@@ -57,7 +57,7 @@ TRAINERS = tuple(
     f"registry/families/{name}.py"
     for name in (
         *("adapters", "architecture", "batching", "crew", "devices", "encoder_conversion", "export", "finetune"),
-        *("learner", "memory", "parents", "watch", "weights"),
+        *("graph_cache", "graph_export", "learner", "memory", "parents", "watch", "weights"),
     )
 )
 
