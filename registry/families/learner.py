@@ -17,7 +17,7 @@ from registry.families.watch import Watch, check_loss
 from registry.families.weights import load_trainable, save_trainable
 from registry.recipe import TrainingConfig
 
-HEAD_RATE = 10  # times the learning rate of what is pretrained
+NEW_RATE = 10  # times the learning rate of what is pretrained: for a head and for adapters
 MAX_WARMUP_SHARE = 0.1  # of all updates; a hundred warm-up steps would be most of a small run
 EVAL_BATCH = 64
 EPOCH_SHARE = 4  # evaluations (or checkpoints) in an epoch where the strategy is `steps` and no number is given
@@ -53,7 +53,7 @@ class Learner(Trainer):
         self._smoothing = training.label_smoothing
         updates = updates_of(training, len(self._train))
         arguments = _arguments(request, machine, parts, drafts, updates=updates)
-        rate = HEAD_RATE if is_head_new else 1
+        rate = NEW_RATE if is_head_new else 1
         optimizer = torch.optim.AdamW(_parameter_groups(model, training, rate), fused=machine.device != "mps")
         warmup = warmup_of(training, updates, notes)
         schedule = get_linear_schedule_with_warmup(optimizer, warmup, updates)  # type: ignore[no-untyped-call]
@@ -233,11 +233,12 @@ def _arguments(request: FitRequest, machine: Machine, parts: int, drafts: Path, 
     return arguments
 
 
-def _parameter_groups(model: Any, training: TrainingConfig, head_rate: float) -> list[dict[str, Any]]:
-    """Head and pretrained body learn at different rates; biases and norms are not decayed."""
+def _parameter_groups(model: Any, training: TrainingConfig, new_rate: float) -> list[dict[str, Any]]:
+    """What is new and the pretrained body learn at different rates; biases and norms are not decayed."""
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper, or the model
-    # A pooler belongs to the body by name only: it was trained for another task or not at all.
-    body = {id(each) for name, each in classifier.base_model.named_parameters() if not name.startswith("pooler.")}
+    # Adapters and a pooler belong to the body by name only: they start from nothing or from another task.
+    named = classifier.base_model.named_parameters()
+    body = {id(each) for name, each in named if "lora_" not in name and not name.startswith("pooler.")}
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -245,8 +246,8 @@ def _parameter_groups(model: Any, training: TrainingConfig, head_rate: float) ->
     return [
         {
             "params": parameters,
-            "lr": training.learning_rate * (head_rate if is_head else 1),
+            "lr": training.learning_rate * (new_rate if is_new else 1),
             "weight_decay": training.weight_decay if decays else 0.0,
         }
-        for (is_head, decays), parameters in groups.items()
+        for (is_new, decays), parameters in groups.items()
     ]

@@ -132,7 +132,7 @@ def settings_of(name: str, tiny_encoder: Path) -> tuple[str, ...]:
     return (
         f"model_config.model_name={tiny_encoder}",
         "model_config.max_length=32",
-        f"training_config.learning_rate={2e-3 if name == 'encoder' else 1e-2}",
+        "training_config.learning_rate=2e-3",
         "training_config.num_epochs=8",
         "training_config.batch_size=16",
         "training_config.mixed_precision=no",
