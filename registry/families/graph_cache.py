@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,12 @@ class GraphCache:
         except (OSError, DecodeError):
             return False
         initializers = model.graph.initializers
-        if not weights.keys() & initializers.keys():
+        wanted = {name for name, value in initializers.items() if _is_empty(value)}
+        if not wanted or wanted - weights.keys():
             return False
-        os.utime(self.file)
-        for name in weights.keys() & initializers.keys():
+        with suppress(FileNotFoundError):  # another run may have removed it since
+            os.utime(self.file)
+        for name in wanted:
             tensor = ir.tensor(weights[name].contiguous().numpy(), name=name)
             value = initializers[name]
             value.const_value, value.shape, value.dtype = tensor, tensor.shape, tensor.dtype
@@ -93,8 +95,9 @@ class GraphCache:
         """Keep a graph that was traced and not yet optimised, without its weights."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         for path in self.file.parent.iterdir():
-            if path.stat().st_mtime < time.time() - UNUSED_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another run may be doing the same
+                if path.stat().st_mtime < time.time() - UNUSED_SECONDS:
+                    path.unlink()
         with _emptied(model, weights):
             content = ir.to_proto(model).SerializeToString()
         with tempfile.NamedTemporaryFile(dir=self.file.parent, prefix="draft-", delete=False) as draft:
@@ -106,6 +109,10 @@ class GraphCache:
 
     def forget(self) -> None:
         self.file.unlink(missing_ok=True)
+
+
+def _is_empty(value: ir.Value) -> bool:
+    return value.const_value is None or value.const_value.size == 0
 
 
 @contextmanager
