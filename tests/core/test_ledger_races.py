@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("KALIMTAK_TEST_SEED", random.randrange(2**32)))
 RATES = (0.0, 0.05, 0.10)
-IN_THREADS, IN_PROCESSES = 150, 100  # races at each rate: 1,500 together on both databases
+IN_THREADS, IN_PROCESSES = 300, 200  # races at each rate: 1,500 together; with fewer, a kind of fault may never come up
 AT_ONCE = 25
 WORKERS = 3
 TERMINAL = {"succeeded", "failed", "cancelled", "quarantined"}
