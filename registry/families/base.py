@@ -190,7 +190,7 @@ def check_examples(request: FitRequest) -> None:
         raise FamilyError(f"The training examples must show at least two labels, found {found}; import more data.")
     known, width = set(request.labels), len(request.input_fields)
     for example in (*request.train, *request.valid):
-        for label in label_set(example.label) if request.multi_label else (example.label,):
+        for label in labels_of(request, example):
             if label not in known:
                 raise FamilyError(f"Label {label!r} is not one of the classifier's labels {sorted(known)}.")
         if len(example.fields) != width:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,9 @@ from registry.manifest import fsync_path, fsync_tree, hash_file
 
 VERSION = 1  # of the conversion; another one makes the files of the others useless
 DESCRIPTION_NAME = "encoder.json"
-UNUSED_SECONDS = 30 * 24 * 3600  # after that a converted encoder goes
-_DRAFT, _DRAFT_SECONDS = "draft-", 3600
+UNUSED_SECONDS = 30 * 24 * 3600  # after that what was converted goes
+DRAFT, _DRAFT_SECONDS = "draft-", 3600
+_LOCK = "lock"
 _POLL_SECONDS = 0.2
 
 
@@ -59,7 +60,7 @@ def frozen_encoder(base: BaseModel, cache: Path, reporter: Reporter) -> FrozenEn
     area.mkdir(parents=True, exist_ok=True)
     folder = area / f"{base.sha256}-v{VERSION}"
     with _alone(area, reporter):
-        _remove_unused(area)
+        remove_unused(area)
         found = _read(folder)
         if found is None:
             reporter.progress(0.0, f"Converting {base.id}, once for all runs")
@@ -89,7 +90,7 @@ def _convert(base: BaseModel, folder: Path) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from registry.families.encoder_conversion import convert_encoder
 
-    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder.parent))
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))
     try:
         sizes = convert_encoder(base, draft)
         files = {name: hash_file(draft / name) for name in (FP32_NAME, INT8_NAME, TOKENIZER_NAME)}
@@ -106,7 +107,7 @@ def _convert(base: BaseModel, folder: Path) -> None:
 @contextmanager
 def _alone(area: Path, reporter: Reporter) -> Iterator[None]:
     """Hold the lock of the cache; wait for another run's conversion, unless asked to stop."""
-    with (area / "lock").open("a") as lock:
+    with (area / _LOCK).open("a") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,10 +119,16 @@ def _alone(area: Path, reporter: Reporter) -> Iterator[None]:
         yield
 
 
-def _remove_unused(area: Path) -> None:
-    """Encoders that no run asked for in a month, and drafts of processes that were killed."""
-    for folder in area.iterdir():
-        if folder.is_dir():
-            limit = _DRAFT_SECONDS if folder.name.startswith(_DRAFT) else UNUSED_SECONDS
-            if folder.stat().st_mtime < time.time() - limit:
-                shutil.rmtree(folder, ignore_errors=True)
+def remove_unused(area: Path) -> None:
+    """What no run asked for in a month, and drafts of processes that were killed."""
+    for path in area.iterdir():
+        if path.name == _LOCK:
+            continue
+        limit = _DRAFT_SECONDS if path.name.startswith(DRAFT) else UNUSED_SECONDS
+        with suppress(FileNotFoundError):  # another run may be doing the same
+            if path.stat().st_mtime >= time.time() - limit:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()

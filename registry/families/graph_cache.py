@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,9 +27,9 @@ from google.protobuf.message import DecodeError
 from onnxscript.optimizer import optimize_ir
 from onnxscript.rewriter.onnx_fusions import fuse
 
+from registry.families.frozen_encoder import DRAFT, remove_unused
 from registry.manifest import fsync_path
 
-UNUSED_SECONDS = 30 * 24 * 3600  # after that a kept graph goes
 _ABOUT_THIS_MODEL = {"_name_or_path", "id2label", "label2id", "problem_type", "dtype", "torch_dtype"}
 
 
@@ -94,13 +93,10 @@ class GraphCache:
     def keep(self, model: ir.Model, weights: Mapping[str, torch.Tensor]) -> None:
         """Keep a graph that was traced and not yet optimised, without its weights."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        for path in self.file.parent.iterdir():
-            with suppress(FileNotFoundError):  # another run may be doing the same
-                if path.stat().st_mtime < time.time() - UNUSED_SECONDS:
-                    path.unlink()
+        remove_unused(self.file.parent)
         with _emptied(model, weights):
             content = ir.to_proto(model).SerializeToString()
-        with tempfile.NamedTemporaryFile(dir=self.file.parent, prefix="draft-", delete=False) as draft:
+        with tempfile.NamedTemporaryFile(dir=self.file.parent, prefix=DRAFT, delete=False) as draft:
             draft.write(content)
             draft.flush()
             os.fsync(draft.fileno())

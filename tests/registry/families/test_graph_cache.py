@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from registry.families import graph_export
 from registry.families.base import FamilyError
-from registry.families.graph_cache import UNUSED_SECONDS, GraphCache, fingerprint
+from registry.families.frozen_encoder import UNUSED_SECONDS
+from registry.families.graph_cache import GraphCache, fingerprint
 from registry.families.graph_export import Inputs, OneResult, compared, write_graph
 from registry.families.onnx_predictor import Graph
 
