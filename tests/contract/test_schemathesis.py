@@ -26,7 +26,7 @@ from tests.contract.endpoints import error_in
 CHECKS = (status_code_conformance, content_type_conformance, response_schema_conformance)
 CASES = int(os.environ.get("KALIMTAK_TEST_CASES", "0"))
 # The second time, on PostgreSQL, half as many will do.
-PER_VARIANT = CASES // 3 or (30 if os.environ.get("KALIMTAK_TEST_DATABASE_URL") else 60)
+PER_VARIANT = CASES // 3 or (50 if os.environ.get("KALIMTAK_TEST_DATABASE_URL") else 100)
 UNLIKE = {"GET /api/models", "GET /healthz"}  # they take nothing that could be wrong
 
 

@@ -40,10 +40,11 @@ def test_an_encoder_learns_from_pairs_and_is_read_back_the_same(
     assert 0 < tuned.parameters["trainable"] < tuned.parameters["total"]
 
     package = request.out / "package"
-    read = AutoModelForSequenceClassification.from_pretrained(package).eval()
+    # Computed as the trained one does: another kernel of attention rounds otherwise.
+    read = AutoModelForSequenceClassification.from_pretrained(package, attn_implementation="eager").eval()
     expected = logits(trained[0], package)
     assert np.ptp(expected, axis=0).max() > 1e-3  # the texts are told apart
-    np.testing.assert_allclose(logits(read, package), expected, atol=1e-5)
+    np.testing.assert_allclose(logits(read, package), expected, atol=1e-6)
 
     grown = (*reversed(LABELS), "animal")
     config = read.config
