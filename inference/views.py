@@ -18,8 +18,9 @@ from inference.serializers import (
 )
 from inference.services import text_classify
 from kalimtak.core.api import ApiView
-from kalimtak.core.auth import caller_of
+from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput
+from kalimtak.core.lean import LeanView
 from kalimtak.core.models import Scope
 from kalimtak.core.openapi import error_responses
 
@@ -51,7 +52,7 @@ ANSWER = PolymorphicProxySerializer(
 )
 
 
-class PredictView(ApiView):
+class PredictView(LeanView):
     """Answer one text or up to 256."""
 
     required_scope = Scope.PREDICT
@@ -68,10 +69,13 @@ class PredictView(ApiView):
         ],
     )
     def post(self, request: Request) -> Response:
-        return answer(request, request.data, classifier_named(request.data))
+        return super().post(request)
+
+    def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
+        return answer(caller, body, classifier_named(body))
 
 
-class ClassifyView(ApiView):
+class ClassifyView(LeanView):
     """Answer by the classifier of this route."""
 
     required_scope = Scope.PREDICT
@@ -94,27 +98,30 @@ class ClassifyView(ApiView):
         ],
     )
     def post(self, request: Request, route: str) -> Response:
-        named = classifier_named(request.data)
+        return super().post(request, route=route)
+
+    def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
+        route, named = captured["route"], classifier_named(body)
         if named and named != route:
             message = f"This is the route of {route}; leave it out, or ask /api/predict."
             raise InvalidInput(message, fields={"classifier": [message]})
-        return answer(request, request.data, route, own_label=True)
+        return answer(caller, body, route, own_label=True)
 
 
-def answer(request: Request, body: Any, slug: str, *, own_label: bool = False) -> Response:
+def answer(caller: Caller, body: Any, slug: str, *, own_label: bool = False) -> dict[str, Any]:
     """One result, or `{"results": […]}` for a batch; with the label under the classifier's own name if asked."""
     served = LIVE.current().get(slug)
     question = question_of(body, served.input_fields, classifier=served.slug)
     results = text_classify(
         served.slug,
         question.items,
-        caller=caller_of(request),
+        caller=caller,
         top_k=question.top_k,
         request_id=question.request_id,
     )
     if own_label:
         results = [shown(result, label_field=served.label_field) for result in results]
-    return Response({"results": results} if question.is_batch else results[0])
+    return {"results": results} if question.is_batch else results[0]
 
 
 class ModelsView(ApiView):
