@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, PolymorphicProxySerializer, extend_schema
+from drf_spectacular.utils import OpenApiExample, PolymorphicProxySerializer, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -52,12 +52,8 @@ ANSWER = PolymorphicProxySerializer(
 )
 
 
-class PredictView(LeanView):
-    """Answer one text or up to 256."""
-
-    required_scope = Scope.PREDICT
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict",
         summary="Classify a text, or a batch",
         request=PredictRequestSerializer,
@@ -68,19 +64,18 @@ class PredictView(LeanView):
             OpenApiExample("A result", RESULT, response_only=True, status_codes=["200"]),
         ],
     )
-    def post(self, request: Request) -> Response:
-        return super().post(request)
+)
+class PredictView(LeanView):
+    """Answer one text or up to 256."""
+
+    required_scope = Scope.PREDICT
 
     def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
         return answer(caller, body, classifier_named(body))
 
 
-class ClassifyView(LeanView):
-    """Answer by the classifier of this route."""
-
-    required_scope = Scope.PREDICT
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="classify",
         summary="Classify by one classifier",
         request=ClassifyRequestSerializer,
@@ -89,16 +84,14 @@ class ClassifyView(LeanView):
             OpenApiExample(
                 "Own fields", {"question": "Will you resign?", "context": "No, I will not."}, request_only=True
             ),
-            OpenApiExample(
-                "A result",
-                RESULT | CLARITY,
-                response_only=True,
-                status_codes=["200"],
-            ),
+            OpenApiExample("A result", RESULT | CLARITY, response_only=True, status_codes=["200"]),
         ],
     )
-    def post(self, request: Request, route: str) -> Response:
-        return super().post(request, route=route)
+)
+class ClassifyView(LeanView):
+    """Answer by the classifier of this route."""
+
+    required_scope = Scope.PREDICT
 
     def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
         route, named = captured["route"], classifier_named(body)
