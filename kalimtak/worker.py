@@ -39,11 +39,13 @@ def _answer(status: str, code: str, message: str, *, headers: str = "", closes: 
     return "\r\n".join(lines).encode()
 
 
-OVERLOADED = partial(
-    *(_answer, "503 Service Unavailable", "overloaded", "Too many requests are waiting; try again."),
-    headers=f"Retry-After: {RETRY_AFTER}",
-)
-KEPT, CLOSED = OVERLOADED(closes=False), OVERLOADED(closes=True)
+def _overloaded(*, closes: bool) -> bytes:
+    message = "Too many requests are waiting; try again."
+    headers = f"Retry-After: {RETRY_AFTER}"
+    return _answer("503 Service Unavailable", "overloaded", message, headers=headers, closes=closes)
+
+
+KEPT, CLOSED = _overloaded(closes=False), _overloaded(closes=True)
 LATE = _answer("408 Request Timeout", "request_timeout", "The request took too long to arrive.")
 
 _ASKS = re.compile(rb"POST /+api/")
