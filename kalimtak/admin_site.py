@@ -89,6 +89,7 @@ NAVIGATION = (
     (
         _("Operate"),
         (
+            (_("Alerts"), "notifications", "core_alert", "core.view_alert"),
             (_("Jobs"), "work_history", "core_job", "core.view_job"),
             (_("Schedules"), "schedule", "django_q_schedule", "django_q.view_schedule"),
             (_("API keys"), "key", "core_apikey", "core.view_apikey"),

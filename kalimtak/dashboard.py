@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, F, FilteredRelation, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -18,14 +19,16 @@ from django_q.models import Schedule
 
 from interactions.models import Feedback, UserInteraction
 from kalimtak.core.admin import relative, state_label
+from kalimtak.core.alerts import alerts_open
 from kalimtak.core.models import Job
 from kalimtak.schedules import REAPER
 from registry.admin.figures import figure
-from registry.models import Classifier, Deployment
+from registry.models import Classifier, Deployment, ModelVersion
 from training.models import TrainingDataItem, TrainingRun
 
 COUNT_AT_MOST = 10_000
 JOBS_SHOWN = 6
+ALERTS_SHOWN = 5
 WORKER_SILENCE = timedelta(minutes=5)  # the reaper's schedule moves on every minute while a worker runs
 
 STATUS, SPLIT = TrainingDataItem.Status, TrainingDataItem.Split
@@ -65,28 +68,34 @@ def overview(request: HttpRequest) -> dict[str, Any]:
         "cards": cards,
         "stations": stations(cards) if cards and may("training.view_trainingdataitem") else [],
         "jobs": recent_jobs() if may("core.view_job") else [],
-        "alerts": alerts() if may("core.view_job") else [],
+        "warnings": warnings() if may("core.view_job") else [],
+        "alerts": list(alerts_open()[:ALERTS_SHOWN]) if may("core.view_alert") else [],
         "has_role": bool(request.user.get_all_permissions()),
         "today": timezone.localdate(),
     }
 
 
 def classifier_cards() -> list[Card]:
-    """One card per enabled classifier, in six queries."""
+    """One card per enabled classifier, in four queries."""
     newest_run = TrainingRun.objects.filter(classifier=OuterRef("pk")).order_by("-pk").values("pk")[:1]
-    versions = Count("versions", distinct=True)
+    versions = ModelVersion.objects.filter(classifier=OuterRef("pk")).order_by().values("classifier")
+    in_production = Q(deployments__ended_at=None, deployments__role=Deployment.Role.PRODUCTION)  # one at the most
     classifiers: list[Any] = list(
-        Classifier.objects.serving().annotate(run_id=Subquery(newest_run), version_count=versions)
+        Classifier.objects.serving()
+        .annotate(
+            run_id=Subquery(newest_run),
+            version_count=Coalesce(Subquery(versions.values(n=Count("pk"))), 0),
+            live=FilteredRelation("deployments", condition=in_production),
+        )
+        .select_related("live__version__classifier")
     )
-    deployments = Deployment.objects.live().production().select_related("version__classifier")
-    live = {deployment.classifier_id: deployment for deployment in deployments}
     runs = TrainingRun.objects.select_related("job", "snapshot").in_bulk([c.run_id for c in classifiers if c.run_id])
     items = item_counts()
     requests = requests_today()
     return [
         Card(
             classifier,
-            live=live.get(classifier.pk),
+            live=classifier.live,
             run=runs.get(classifier.run_id),
             versions=classifier.version_count,
             requests=requests.get(classifier.pk, 0),
@@ -152,8 +161,8 @@ def recent_jobs() -> list[dict[str, Any]]:
     ]
 
 
-def alerts() -> list[str]:
-    """What needs a person now."""
+def warnings() -> list[str]:
+    """What keeps the recurring jobs from running, which nobody else would tell."""
     reaper = Schedule.objects.filter(name=REAPER).exclude(repeats=0).only("next_run").first()
     if reaper is None or reaper.next_run is None:
         return [_("The recurring jobs are not set up. Run “manage.py setup”.")]

@@ -5,6 +5,7 @@ from django.db import transaction
 from django.db.models import Q
 
 LOOK = (
+    "core.view_alert",
     "core.view_job",
     "registry.view_classifier",
     "registry.view_modelversion",
@@ -25,8 +26,9 @@ TRAIN = (
     "training.add_dataset",
     "training.add_trainingrun",
     "core.change_job",
+    "core.change_alert",
 )
-DEPLOY = ("registry.deploy_modelversion", "registry.rollback_modelversion")
+DEPLOY = ("registry.deploy_modelversion", "registry.rollback_modelversion", "core.change_alert")
 GOVERN = (
     "registry.change_classifier",
     "registry.force_deploy_modelversion",

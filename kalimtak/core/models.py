@@ -1,4 +1,4 @@
-"""Tables of the floor: the job ledger, API keys, the audit chain."""
+"""Tables of the floor: the job ledger, API keys, alerts, the audit chain."""
 
 from django.conf import settings
 from django.db import models
@@ -100,6 +100,35 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix})"
+
+
+class Alert(models.Model):
+    """Something that needs a person. Open until it is over or somebody closes it; one open row per kind and target.
+
+    Holds no user text: messages name objects, figures and remedies.
+    """
+
+    kind = models.CharField(_("kind"), max_length=40)
+    target = models.CharField(_("about"), max_length=200)
+    message = models.CharField(_("message"), max_length=500)
+    count = models.PositiveIntegerField(_("times"), default=1)
+    opened_at = models.DateTimeField(_("since"))
+    last_at = models.DateTimeField(_("last seen"))
+    closed_at = models.DateTimeField(_("closed"), null=True, blank=True)
+    closed_by = models.CharField(_("closed by"), max_length=150, blank=True)
+
+    class Meta:
+        verbose_name = _("alert")
+        verbose_name_plural = _("alerts")
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "target"], condition=Q(closed_at__isnull=True), name="one_open_alert_per_target"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.target}"
 
 
 class AuditEvent(models.Model):

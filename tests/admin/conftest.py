@@ -50,7 +50,9 @@ def world(people, settings, tmp_path):
 
 def build_world(trainer):
     from kalimtak.core import audit
+    from kalimtak.core.alerts import alert_open
     from kalimtak.core.auth import key_create
+    from kalimtak.core.models import Alert
     from kalimtak.schedules import schedules_ensure
     from registry.models import Classifier
     from registry.recipe import LabelConfig, Policy, Recipe
@@ -73,6 +75,7 @@ def build_world(trainer):
     version_deploy(first, actor="dina", reason="the first")
     version_judge(second)
     key, _ = key_create("Carla", ["predict"], actor="olga")
+    alert_open("version_load", "emotion", f"emotion/2 cannot be loaded: {HOSTILE}")
     audit.record("olga", "test.happened", "emotion")
     interaction = make_interaction(emotion, first)
     items = make_items(emotion, interaction)
@@ -81,6 +84,7 @@ def build_world(trainer):
         first=first,
         second=second,
         key=key,
+        alert=Alert.objects.get(),
         interaction=interaction,
         items=items,
         feedback=interaction.feedback.get(),

@@ -28,6 +28,7 @@ def buttons(world):
         "cancel_run": (url("training_trainingrun_cancel", world.run.pk), {"olga", "tala"}),
         "curate": (url("training_trainingdataitem_curate"), {"olga", "tala"}),
         "upload": (url("training_dataset_upload"), {"olga", "tala"}),
+        "close": (url("core_alert_close", world.alert.pk), {"olga", "tala", "dina"}),
         "revoke": (url("core_apikey_revoke", world.key.pk), {"olga"}),
         "run": (url("django_q_schedule_run", _schedule().pk), {"olga"}),
     }

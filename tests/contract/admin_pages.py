@@ -25,6 +25,7 @@ NOBODY: set[str] = set()
 
 # Who may look at the rows of a table: its list, its objects, their history and their panels.
 SEES = {
+    "core_alert": LOOK,
     "core_apikey": GOVERN,
     "core_auditevent": GOVERN,
     "core_job": LOOK,
@@ -47,6 +48,7 @@ ADDS = {"core_apikey": GOVERN, "registry_classifier": ROOT, "auth_user": ROOT, "
 DELETES = {"auth_user": ROOT, "auth_group": ROOT}
 # Pages of our own: who may open them, and what a GET of those gets.
 OWN = {
+    "core_alert_close": (TRAIN | DEPLOY, 200),
     "core_apikey_revoke": (GOVERN, 200),
     "core_job_cancel": (TRAIN, 200),
     "registry_classifier_train": (TRAIN, 200),

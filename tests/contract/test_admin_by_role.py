@@ -84,6 +84,7 @@ def verbs(cast):
     person, group = cast.users["outsider"].pk, first("auth_group").pk
     passwords = {"usable_password": "true", "password1": "quiet-lake-42", "password2": "quiet-lake-42"}
     return {
+        "core_alert_close": (TRAIN | DEPLOY, f"/admin/core/alert/{first('core_alert').pk}/close/", {}),
         "core_apikey_revoke": (GOVERN, f"/admin/core/apikey/{cast.key.pk}/revoke/", {}),
         "core_apikey_add": (GOVERN, "/admin/core/apikey/add/", key),
         "core_job_cancel": (TRAIN, f"/admin/core/job/{job}/cancel/", {}),

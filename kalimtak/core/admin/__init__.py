@@ -1,4 +1,4 @@
-"""The floor of the admin: bases for every app's pages, and the pages of jobs, API keys and the audit chain.
+"""The floor of the admin: bases for every app's pages, and the pages of jobs, alerts, API keys and the audit chain.
 
 Apps import `BaseModelAdmin`, `ReadOnlyModelAdmin`, `ConfirmedAction` and `Panel` from here and nothing from unfold, so
 that another theme, or Django's own, is a matter of this package.
@@ -24,4 +24,4 @@ __all__ = [
     "when",
 ]
 
-from kalimtak.core.admin import api_keys, audit, jobs  # noqa: F401  (register their pages on the bases above)
+from kalimtak.core.admin import alerts, api_keys, audit, jobs  # noqa: F401  (register their pages on the bases above)

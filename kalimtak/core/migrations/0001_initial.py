@@ -16,6 +16,26 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='Alert',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('kind', models.CharField(max_length=40, verbose_name='kind')),
+                ('target', models.CharField(max_length=200, verbose_name='about')),
+                ('message', models.CharField(max_length=500, verbose_name='message')),
+                ('count', models.PositiveIntegerField(default=1, verbose_name='times')),
+                ('opened_at', models.DateTimeField(verbose_name='since')),
+                ('last_at', models.DateTimeField(verbose_name='last seen')),
+                ('closed_at', models.DateTimeField(blank=True, null=True, verbose_name='closed')),
+                ('closed_by', models.CharField(blank=True, max_length=150, verbose_name='closed by')),
+            ],
+            options={
+                'verbose_name': 'alert',
+                'verbose_name_plural': 'alerts',
+                'ordering': ['-pk'],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('closed_at__isnull', True)), fields=('kind', 'target'), name='one_open_alert_per_target')],
+            },
+        ),
+        migrations.CreateModel(
             name='AuditEvent',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
