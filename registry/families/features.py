@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.families.base import FamilyError
+from registry.families.scikit import lean_import
 from registry.families.terms import terms_of
 from registry.recipe import TrainingConfig
 
@@ -34,7 +35,8 @@ class Block:
     @cached_property
     def vectoriser(self) -> Any:
         """Its equal of scikit-learn's, which is quicker with many texts."""
-        from sklearn.feature_extraction.text import TfidfVectorizer
+        with lean_import():
+            from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectoriser = TfidfVectorizer(vocabulary=self.terms, dtype=np.float32, **_arguments(self.options))
         vectoriser.idf_ = self.idf
@@ -148,7 +150,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 def _fit_vectoriser(texts: list[str], options: dict[str, Any], max_features: int) -> tuple[Any, Any] | None:
     """The fitted vectoriser and its matrix; with every term where none occurs twice, None where there is none."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    with lean_import():
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
     for least in (MIN_TEXTS, 1):
         vectoriser = TfidfVectorizer(max_features=max_features, min_df=least, dtype=np.float32, **_arguments(options))
