@@ -5,6 +5,7 @@ a role); Carla calls the API with a key.
 """
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -72,6 +73,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("alone") and not (ONLY_DATABASE and item.get_closest_marker("own_servers")):
             note(item.nodeid, "alone")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end, and is looked through for garbage no more."""
+    gc.collect()
+    gc.freeze()
 
 
 def asks_for_a_database(item: pytest.Item) -> bool:

@@ -29,6 +29,7 @@ from registry.families.base import (
     check_examples,
 )
 from registry.families.features import FieldFeatures, fit_features, read_features, write_features
+from registry.families.scikit import lean_import
 from registry.families.targets import (
     calibrate,
     example_weights,
@@ -173,7 +174,8 @@ class _ManyLabels:
 
 
 def _logistic_regression(request: FitRequest) -> Any:
-    from sklearn.linear_model import SGDClassifier
+    with lean_import():
+        from sklearn.linear_model import SGDClassifier
 
     alpha = 1 / (request.recipe.training.C * len(request.train))
     return SGDClassifier(loss="log_loss", alpha=alpha, average=True)

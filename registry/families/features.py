@@ -1,4 +1,4 @@
-"""TF-IDF features of the classic family: scikit-learn finds the terms, its vectorisers are rebuilt from plain files.
+"""TF-IDF features of the classic family: scikit-learn chooses the terms; what answers does without it.
 
 `features.json` holds the blocks (their options and terms, in column order), `model.safetensors` the arrays `idf`
 (columns,), `coefficients` (columns, labels) and `intercepts` (labels,). No pickle.
@@ -6,7 +6,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.families.base import FamilyError
+from registry.families.scikit import lean_import
+from registry.families.terms import terms_of
 from registry.recipe import TrainingConfig
 
 FORMAT = 1
@@ -22,23 +25,27 @@ MIN_TEXTS = 2  # a term seen in a single text says nothing about others
 
 
 class Block:
-    """One vectoriser over one field: a fitted `TfidfVectorizer` and a quick way to the row of a single text."""
+    """One field read one way: its `terms` in column order with their `idf`, and a quick way to the row of a text."""
 
-    def __init__(self, field: int, options: dict[str, Any], vectoriser: Any) -> None:
-        self.field, self.options, self.vectoriser = field, options, vectoriser
-        self.idf: NDArray[np.float32] = vectoriser.idf_.astype(np.float32)
-        self._vocabulary: dict[str, int] = vectoriser.vocabulary_
-        self._analyse: Callable[[str], list[str]] = vectoriser.build_analyzer()
+    def __init__(self, field: int, options: dict[str, Any], terms: list[str], idf: NDArray[np.float32]) -> None:
+        self.field, self.options, self.terms, self.idf = field, options, terms, idf
+        self._vocabulary = {term: column for column, term in enumerate(terms)}
+        self._find_terms = terms_of(options)
 
-    @property
-    def terms(self) -> list[str]:
-        """In column order."""
-        return sorted(self._vocabulary, key=self._vocabulary.__getitem__)
+    @cached_property
+    def vectoriser(self) -> Any:
+        """Its equal of scikit-learn's, which is quicker with many texts."""
+        with lean_import():
+            from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectoriser = TfidfVectorizer(vocabulary=self.terms, dtype=np.float32, **_arguments(self.options))
+        vectoriser.idf_ = self.idf
+        return vectoriser
 
     def row(self, text: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Columns and values of one text: what `vectoriser.transform` gives, without its sparse-matrix overhead."""
         vocabulary = self._vocabulary
-        counts = Counter(vocabulary[term] for term in self._analyse(text) if term in vocabulary)
+        counts = Counter(vocabulary[term] for term in self._find_terms(text) if term in vocabulary)
         columns = np.fromiter(counts.keys(), dtype=np.intp, count=len(counts))
         values = np.log(np.fromiter(counts.values(), dtype=np.float32, count=len(counts))) + 1
         values *= self.idf[columns]
@@ -85,8 +92,10 @@ def fit_features(
         texts = [texts[field] for texts in inputs]
         for options in _options(training):
             if (fitted := _fit_vectoriser(texts, options, training.max_features)) is not None:
-                blocks.append(Block(field, options, fitted[0]))
-                parts.append(fitted[1])
+                vectoriser, part = fitted
+                terms = [str(term) for term in vectoriser.get_feature_names_out()]
+                blocks.append(Block(field, options, terms, vectoriser.idf_.astype(np.float32)))
+                parts.append(part)
     if not blocks:
         raise FamilyError("The training texts hold no words at all; import texts with words.")
     return FieldFeatures(blocks), hstack(parts, format="csr")
@@ -121,19 +130,11 @@ def read_features(folder: Path) -> tuple[FieldFeatures, NDArray[np.float32], NDA
     blocks, start = [], 0
     for block in described["blocks"]:
         end = start + len(block["terms"])
-        blocks.append(_rebuild(block, arrays["idf"][start:end]))
+        blocks.append(Block(block["field"], block["options"], block["terms"], arrays["idf"][start:end]))
         start = end
     if not start == len(arrays["idf"]) == len(arrays["coefficients"]):
         raise FamilyError(f"{FEATURES_NAME} and {WEIGHTS_NAME} do not belong together; train again.")
     return FieldFeatures(blocks), arrays["coefficients"], arrays["intercepts"]
-
-
-def _rebuild(block: dict[str, Any], idf: NDArray[np.float32]) -> Block:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectoriser = TfidfVectorizer(vocabulary=block["terms"], dtype=np.float32, **_arguments(block["options"]))
-    vectoriser.idf_ = idf
-    return Block(block["field"], block["options"], vectoriser)
 
 
 def _options(training: TrainingConfig) -> list[dict[str, Any]]:
@@ -149,7 +150,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 def _fit_vectoriser(texts: list[str], options: dict[str, Any], max_features: int) -> tuple[Any, Any] | None:
     """The fitted vectoriser and its matrix; with every term where none occurs twice, None where there is none."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    with lean_import():
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
     for least in (MIN_TEXTS, 1):
         vectoriser = TfidfVectorizer(max_features=max_features, min_df=least, dtype=np.float32, **_arguments(options))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.families.base import FitRequest
+from registry.families.scikit import lean_import
 from registry.families.targets import example_weights, positive_weights, truth_index, truth_matrix
 
 MOST_ITERATIONS = 1000
@@ -65,6 +66,7 @@ def several_labels(
 
 
 def _regression(strength: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
+    with lean_import():
+        from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, max_iter=MOST_ITERATIONS)

@@ -57,6 +57,17 @@ def test_a_proxy_that_was_forgotten_is_warned_of(tmp_path):
     assert "kalimtak.W002" in done.stderr
 
 
+@pytest.mark.own_servers  # or rather none: it is only imported
+@pytest.mark.parametrize("arguments", [["manage.py", "shell", "--command"], ["-c"]], ids=["commands", "web"])
+def test_garbage_is_collected_again_once_everything_is_imported(tmp_path, arguments):
+    installation = Installation(tmp_path / "installation")
+    source = "import kalimtak.wsgi, gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    command = [sys.executable, *arguments, source]
+    done = subprocess.run(command, cwd=ROOT, env=installation.environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split()[-2:] == ["True", "True"], done.stderr
+    installation.close()
+
+
 @pytest.mark.parametrize("name", ["KALIMTAK_CORS_ORIGINS", "CSRF_TRUSTED_ORIGINS"])
 @pytest.mark.parametrize("value", ["*", "example.org", "https://example.org/path", "https://*"])
 def test_an_origin_that_is_none_or_all_is_refused_at_start(name, value, tmp_path):

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from registry import families
 from registry.families.base import Example, FamilyError, balanced_weights
 from registry.families.features import read_features
+from registry.families.terms import terms_of
 from registry.labels import label_text_of
 from tests.registry.families.material import LABELS, Built, build, sentences
 
@@ -26,6 +29,19 @@ def test_a_single_row_equals_what_the_vectorisers_give(built: Builder) -> None:
         columns, values = features.row([text])
         dense[columns] = values
         np.testing.assert_allclose(dense, features.transform([[text]]).toarray()[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("ngram_range", [[1, 1], [1, 2], [2, 3], [3, 5]])
+@pytest.mark.parametrize("analyzer", ["word", "char_wb"])
+@given(text=st.text(max_size=60) | st.text(alphabet="ab \t\u3000\x1c\u0130ßا😀.-", max_size=40))
+@example("I saw  apple apple plum\n\n a it's")
+@example("هنا rain, İstanbul")
+def test_terms_are_those_of_scikit_learn_in_its_order(analyzer: str, ngram_range: list[int], text: str) -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    options = {"analyzer": analyzer, "ngram_range": ngram_range, "token_pattern": r"(?u)\b\w\w+\b"}
+    theirs = TfidfVectorizer(**(options | {"ngram_range": tuple(ngram_range)})).build_analyzer()
+    assert terms_of(options)(text) == theirs(text)
 
 
 def test_a_package_can_be_rebuilt_with_scikit_learn_alone(built: Builder) -> None:
