@@ -134,6 +134,8 @@ def test_the_artefact_holds_what_people_and_servers_need(sealed_run: RunSpec) ->
     assert manifest.labels == ("glad", "sad", "calm")
     assert {"numpy", "python"} <= manifest.libraries.keys()
     assert {"model_card.md", "confusion_matrix.png", "training_config.json", "probes.json"} <= manifest.files.keys()
+    for name in ("confusion_matrix.png", "training_config.json"):
+        assert (sealed_run.out / "package" / name).read_bytes() == (sealed_run.out / name).read_bytes()
     config = json.loads((sealed_run.out / "training_config.json").read_text())
     assert config["training_config"]["seed"] == manifest.seed
     card = (sealed_run.out / "model_card.md").read_text()
