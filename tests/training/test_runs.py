@@ -116,6 +116,25 @@ def test_a_run_makes_a_verified_version_with_figures_and_a_verdict(taught_mood: 
     assert ModelVersion.objects.count() == 1
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_number_of_labels_that_the_data_contradicts_is_refused_with_both(
+    taught_mood: Classifier, is_listed: bool
+) -> None:
+    if not is_listed:
+        Classifier.objects.update(labels=[])
+    refusal = (
+        r"^model_config\.num_labels is 7, but mood has 3 labels \((glad, sad, calm|calm, glad, sad)\); set it to 3, or "
+        r"correct label_config\.labels or the data\.$"
+    )
+    with pytest.raises(InvalidInput, match=refusal):
+        start(taught_mood, overrides=["model_config.num_labels=7"])
+    Classifier.objects.update(recipe={"model_config": {"num_labels": 2}})
+    with pytest.raises(InvalidInput, match=r"num_labels is 2, but mood has 3 labels"):
+        start(taught_mood)
+    assert not Job.objects.exists()
+    assert start(taught_mood, overrides=["model_config.num_labels=3"]).job.state == Job.State.QUEUED
+
+
 @pytest.mark.own_servers  # or rather none: a trainer knows no database
 def test_a_run_under_way_is_not_to_be_had_by_a_second_worker(taught_mood: Classifier) -> None:
     run = start(taught_mood)

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from django.conf import settings
 from django.db import transaction
@@ -17,7 +18,7 @@ from registry.families import FAMILIES
 from registry.models import Classifier
 from registry.recipe import Recipe, RecipeError, apply_overrides
 from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
-from training.services.snapshots import golden_reserve, snapshot_freeze
+from training.services.snapshots import golden_reserve, labels_of, snapshot_freeze
 
 
 @transaction.atomic
@@ -36,8 +37,8 @@ def run_start(
 
     `recipe` and `family` are the classifier's unless given, `overrides` are assignments such as
     `training_config.num_epochs=2`. The same `key` never starts a second run: the first one is returned. With
-    `ring=False` the caller runs the job by itself. Raises `InvalidInput` for a recipe, type, member or `then` that
-    cannot be, and `Conflict` with code `no_data` or `one_class`.
+    `ring=False` the caller runs the job by itself. Raises `InvalidInput` for a recipe, type, member, number of
+    labels or `then` that cannot be, and `Conflict` with code `no_data` or `one_class`.
     """
     if then not in TrainingRun.Then.values:
         _refuse("then", f"Use one of {', '.join(TrainingRun.Then.values)}.")
@@ -57,6 +58,7 @@ def run_start(
         registry.ensemble_members(locked, recipe.model.members)  # here a person hears of it, in the job later nobody
     golden_reserve(locked)
     snapshot = snapshot_freeze(locked, seed=recipe.training.seed, recipe=recipe, learns=family != "custom")
+    _check_num_labels(recipe.model.num_labels, labels_of(snapshot, locked), locked.slug)
     return _queue(locked, snapshot, recipe.to_dict(), family, actor=actor, then=then, key=key, ring=ring)
 
 
@@ -118,6 +120,16 @@ def _queue(
     audit.record(actor, "run.start", classifier.slug, run=run.pk, snapshot=snapshot.digest, then=then)
     crashpoint("run.before_commit")
     return run
+
+
+def _check_num_labels(expected: int | None, labels: Sequence[str], slug: str) -> None:
+    """Where `label_config.labels` lists none, only the data says how many there are. Raises `InvalidInput`."""
+    if expected is not None and expected != len(labels):
+        listed = shorten(", ".join(labels), 200)
+        raise InvalidInput(
+            f"model_config.num_labels is {expected}, but {slug} has {len(labels)} labels ({listed}); "
+            f"set it to {len(labels)}, or correct label_config.labels or the data."
+        )
 
 
 def _refuse(field: str, message: str) -> None:
