@@ -135,6 +135,19 @@ def test_a_number_of_labels_that_the_data_contradicts_is_refused_with_both(
     assert start(taught_mood, overrides=["model_config.num_labels=3"]).job.state == Job.State.QUEUED
 
 
+def test_settings_that_the_type_ignores_are_noted_on_the_run(taught_mood: Classifier) -> None:
+    overrides = ["training_config.num_epochs=9", "training_config.start_from=parent", "training_config.C=2"]
+    told = ["classic does not use: training_config.num_epochs, training_config.start_from."]
+    run = start(taught_mood, overrides=overrides)
+    assert run.notes == told
+    assert finish(run).job.result["notes"][0] == told[0]
+    assert start(taught_mood, overrides=["training_config.num_epochs=3"]).notes == []
+    with pytest.raises(
+        InvalidInput, match=r"^mood: model_config\.use_8bit: goes with type lora only, not with classic"
+    ):
+        start(taught_mood, overrides=["model_config.use_8bit=true"])
+
+
 @pytest.mark.own_servers  # or rather none: a trainer knows no database
 def test_a_run_under_way_is_not_to_be_had_by_a_second_worker(taught_mood: Classifier) -> None:
     run = start(taught_mood)

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import shorten
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -16,7 +17,7 @@ from kalimtak.core.models import Job
 from registry import services as registry
 from registry.families import FAMILIES
 from registry.models import Classifier
-from registry.recipe import Recipe, RecipeError, apply_overrides
+from registry.recipe import Place, Recipe, RecipeError, apply_overrides, check_use_8bit, unused_keys
 from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
 from training.services.snapshots import golden_reserve, labels_of, snapshot_freeze
 
@@ -52,6 +53,7 @@ def run_start(
         _refuse("type", f"Type {family!r} cannot be trained here; use one of {', '.join(sorted(FAMILIES))}.")
     try:
         recipe = apply_overrides(recipe or locked.get_recipe(), overrides)
+        check_use_8bit(recipe, family, Place(locked.slug))
     except RecipeError as error:
         raise InvalidInput(str(error)) from error
     if family == "ensemble":
@@ -92,7 +94,7 @@ def run_resume(classifier: Classifier, *, actor: str, then: str = "", ring: bool
 def _queue(
     classifier: Classifier,
     snapshot: DatasetSnapshot,
-    recipe: dict[str, dict[str, object]],
+    recipe: dict[str, dict[str, Any]],
     family: str,
     *,
     actor: str,
@@ -112,8 +114,15 @@ def _queue(
         ring=ring,
     )
     crashpoint("run.after_job")
+    unused = unused_keys(recipe, family)
     run = TrainingRun.objects.create(
-        job=job, classifier=classifier, snapshot=snapshot, family=family, recipe=recipe, then=then
+        job=job,
+        classifier=classifier,
+        snapshot=snapshot,
+        family=family,
+        recipe=recipe,
+        then=then,
+        notes=[f"{family} does not use: {', '.join(unused)}."] if unused else [],
     )
     job.params |= {"run": run.pk} | ({"resume_of": resume_of} if resume_of else {})
     job.save(update_fields=["params"])
