@@ -19,6 +19,7 @@ from django.utils import timezone
 from kalimtak.core import jobs
 from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.models import AuditEvent, Job
+from kalimtak.core.watchdog import Watchdog
 from registry import services as registry
 from registry import store as artefacts
 from registry.families import load
@@ -205,6 +206,26 @@ def test_a_cuda_run_goes_to_the_gpu_cluster(taught_mood: Classifier, settings) -
     assert start(taught_mood, overrides=["training_config.device=cuda"]).job.cluster == "gpu"
     settings.KALIMTAK_DEVICE = "cuda"
     assert start(taught_mood).job.cluster == "gpu"
+    assert start(taught_mood, overrides=["training_config.device=cpu"]).job.cluster == "training"
+
+
+def test_a_run_on_any_device_goes_to_the_gpu_cluster_while_one_is_at_work(taught_mood: Classifier, settings) -> None:
+    settings.KALIMTAK_DEVICE = "auto"
+    watchdog = Watchdog([], "gpu")
+    assert start(taught_mood).job.cluster == "training"
+    watchdog._note(os.getpid(), unwell_for=0)
+    assert start(taught_mood).job.cluster == "gpu"
+    assert start(taught_mood, overrides=["training_config.device=auto"]).job.cluster == "gpu"
+    assert start(taught_mood, overrides=["training_config.device=cpu"]).job.cluster == "training"
+    assert start(taught_mood, ring=False).job.cluster == "training", "it runs here and now"
+    watchdog._note(os.getpid(), unwell_for=61)
+    assert start(taught_mood).job.cluster == "training", "it is stuck"
+    watchdog._note(os.getpid(), unwell_for=0)
+    state = json.loads(watchdog.file.read_text())
+    watchdog.file.write_text(json.dumps(state | {"pid": 2**22 + 1}))
+    assert start(taught_mood).job.cluster == "training", "it died"
+    watchdog.file.write_text("{")
+    assert start(taught_mood).job.cluster == "training"
 
 
 @pytest.mark.parametrize(

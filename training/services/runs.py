@@ -14,6 +14,7 @@ from kalimtak.core import audit, jobs
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict, InvalidInput, KalimtakError
 from kalimtak.core.models import Job
+from kalimtak.core.pulses import worker_is_seen
 from registry import services as registry
 from registry.families import FAMILIES
 from registry.models import Classifier
@@ -103,14 +104,12 @@ def _queue(
     ring: bool,
     resume_of: str = "",
 ) -> TrainingRun:
-    device = recipe["training_config"]["device"]
-    wants_cuda = (settings.KALIMTAK_DEVICE if device == "auto" else device) == "cuda"
     job = jobs.enqueue(
         "train",
         {"classifier": classifier.slug},
         key=key or f"train:{uuid.uuid4()}",
         actor=actor,
-        cluster="gpu" if wants_cuda else "training",
+        cluster=_cluster_for(recipe["training_config"]["device"], ring=ring),
         ring=ring,
     )
     crashpoint("run.after_job")
@@ -129,6 +128,16 @@ def _queue(
     audit.record(actor, "run.start", classifier.slug, run=run.pk, snapshot=snapshot.digest, then=then)
     crashpoint("run.before_commit")
     return run
+
+
+def _cluster_for(device: str, *, ring: bool) -> str:
+    """Where a run on `device` is queued: `gpu` for cuda, and for auto where a worker of that cluster is at work.
+
+    Where the recipe leaves the device open, the installation's choice counts. What the caller runs by itself (`ring`
+    is False) has no need of a worker elsewhere.
+    """
+    wanted = settings.KALIMTAK_DEVICE if device == "auto" else device
+    return "gpu" if wanted == "cuda" or (wanted == "auto" and ring and worker_is_seen("gpu")) else "training"
 
 
 def _check_num_labels(expected: int | None, labels: Sequence[str], slug: str) -> None:
