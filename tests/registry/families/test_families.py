@@ -264,7 +264,17 @@ def test_a_label_without_examples_keeps_its_place_and_is_rarely_answered(
     assert predictor.labels == labels
     answers = predictor.predict([example.fields for example in sentences(30, seed=8)])
     assert all(answer.probabilities[0] < 0.3 for answer in answers)
-    assert any("animal" in note for note in result.notes)
+    assert "No training text shows: animal; the model will hardly ever answer so. Import examples." in result.notes
+
+
+def test_a_label_of_one_example_is_learnt_and_noted(tmp_path: Path) -> None:
+    train = [*sentences(60, seed=1), Example(("a lion",), "animal")]
+    _, _, result = build("classic", tmp_path, labels=("animal", *LABELS, "tool"), train=train)
+    told = [note for note in result.notes if "training text shows" in note]
+    assert told == [
+        "No training text shows: tool; the model will hardly ever answer so. Import examples.",
+        "Only one training text shows: animal; little is learnt from it. Import more examples.",
+    ]
 
 
 def test_a_family_outside_the_table_is_refused_by_name(built: Builder, tmp_path: Path) -> None:
