@@ -68,7 +68,7 @@ def samples_load(classifier: Classifier, report: Report) -> Dataset:
     names = [*CLASSIFIERS[classifier.slug].input_fields, classifier.label_field]
     rows = [
         json.dumps(dict(zip(names, (*sample.fields, sample.label), strict=True)), ensure_ascii=False)
-        for sample in generate(classifier.slug, ROWS[classifier.family], seed=SEED)
+        for sample in generate(classifier.slug, ROWS.get(classifier.family, ROWS["encoder"]), seed=SEED)
     ]
     dataset = dataset_add(
         classifier,

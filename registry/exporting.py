@@ -2,6 +2,7 @@
 
     README.md            what it is, how to use it
     predict.py           answers from `model/serving/` as Kalimtak does, with scikit-learn or onnxruntime
+    member_….py          of an ensemble: the same for its members, which predict.py asks
     predict_transformers.py   of an encoder: the same in full precision, from `model/package/`
     preparation.py       what is done to a text first
     requirements.txt     the libraries, as this installation has them
@@ -22,6 +23,7 @@ from registry.manifest import Manifest, fsync_path, fsync_tree, verify_manifest
 _ROOT = Path(__file__).resolve().parent
 _SCRIPTS = _ROOT.parent / "templates" / "export"
 _SKLEARN = ("numpy", "scipy", "scikit-learn", "safetensors", "emoji")
+_SAFETENSORS = ("numpy", "safetensors")
 _ONNX = ("numpy", "onnxruntime", "tokenizers", "emoji")
 _TRANSFORMERS = ("torch", "transformers", "safetensors")
 _TRANSFORMERS_NOTE = """
@@ -62,6 +64,8 @@ def export_artefact(artefact: Path, target: Path) -> Manifest:
 def _parts(artefact: Path, manifest: Manifest) -> tuple[dict[str, str], tuple[str, ...]]:
     """{script: its source} and the libraries they need, by what the artefact holds."""
     serving = artefact / "serving"
+    if manifest.family == "ensemble":
+        return _parts_of_members(serving / "members")
     if (serving / "features.json").is_file():
         return {"predict.py": "predict_sklearn.py"}, _SKLEARN
     if not (serving / "model.onnx").is_file() and not (serving / "model.int8.onnx").is_file():
@@ -74,6 +78,17 @@ def _parts(artefact: Path, manifest: Manifest) -> tuple[dict[str, str], tuple[st
     return scripts, (*_ONNX, *_TRANSFORMERS)
 
 
+def _parts_of_members(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """`_parts` of an ensemble: its own script, and one for each kind of its members."""
+    scripts, libraries = {"predict.py": "predict_ensemble.py"}, list(_SAFETENSORS)
+    for member in sorted(folder.iterdir()):
+        is_sklearn = (member / "serving" / "features.json").is_file()
+        kind, needed = ("sklearn", _SKLEARN) if is_sklearn else ("onnx", _ONNX)
+        scripts[f"member_{kind}.py"] = f"predict_{kind}.py"
+        libraries += needed
+    return scripts, tuple(dict.fromkeys(libraries))
+
+
 def _readme(manifest: Manifest, scripts: dict[str, str]) -> str:
     words = " ".join(f'"the {name}"' for name in manifest.input_fields)
     template = string.Template((_SCRIPTS / "README.md").read_text(encoding="utf-8"))
@@ -81,7 +96,7 @@ def _readme(manifest: Manifest, scripts: dict[str, str]) -> str:
         classifier=manifest.classifier,
         family=manifest.family,
         created=manifest.created,
-        commands="\n".join(f"    python {name} {words}" for name in scripts),
+        commands="\n".join(f"    python {name} {words}" for name in scripts if name.startswith("predict")),
         input=", ".join(f'"the {name}"' for name in manifest.input_fields),
         labels="\n".join(f"- `{label}`" for label in manifest.labels),
         transformers=_TRANSFORMERS_NOTE if "predict_transformers.py" in scripts else "",

@@ -10,6 +10,7 @@ from kalimtak import demo
 from kalimtak.core import jobs
 from kalimtak.core.commands import silent
 from kalimtak.core.models import Job
+from registry.families import FAMILIES
 from registry.models import Classifier
 from training.models import Dataset, TrainingDataItem, TrainingRun
 from training.samples import CLASSIFIERS
@@ -35,6 +36,15 @@ def test_a_sample_set_that_was_half_loaded_is_loaded_to_its_end(sentiment: Class
     demo.samples_load(sentiment, silent)
     assert Dataset.objects.get().rows == rows
     assert Dataset.objects.get().state == "ready"
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_classifier_of_any_type_gets_samples(
+    family: str, sentiment: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(demo.ROWS, "encoder", 90)
+    sentiment.family = family
+    assert demo.samples_load(sentiment, silent).rows == (150 if family == "classic" else 90)
 
 
 def test_the_run_of_a_killed_quickstart_is_gone_on_with(sentiment: Classifier) -> None:

@@ -26,7 +26,7 @@ def test_it_is_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
 def test_it_trains_compares_and_shows_pictures(
     notebook: nbformat.NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    families = "classic encoder"  # a third would be converted anew for this test alone
+    families = "classic lora"  # a third would be converted anew for this test alone
     environment = {
         "NOTEBOOK_ROWS": "400",
         "NOTEBOOK_EPOCHS": "1",
@@ -42,6 +42,8 @@ def test_it_trains_compares_and_shows_pictures(
     assert sum("image/png" in output.data for output in shown) == 3
     text = "\n".join(output.data.get("text/plain", "") for output in shown)
     assert "macro-F1" in text
-    assert "encoder" in text
+    assert "lora" in text
     assert "predict.py" in text
+    said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    assert "emotion/1" in said and "emotion/2" in said  # compared
     assert [scratch.name for scratch in tmp_path.glob("kalimtak-*/models_store/emotion")] == ["emotion"]

@@ -238,7 +238,10 @@ def _headline(scores: Scores) -> dict[str, Any]:
 
 
 def _write_papers(spec: RunSpec, manifest: Manifest, fitted: FitResult, scores: Scores | None) -> None:
-    """What people read beside the model: its card, its confusion matrix, how it was trained."""
+    """What people read beside the model: its card, its confusion matrix, how it was trained.
+
+    The last two lie in `package/` as well, since whoever takes that away takes no more.
+    """
     write_card(
         spec.out,
         manifest,
@@ -254,6 +257,9 @@ def _write_papers(spec: RunSpec, manifest: Manifest, fitted: FitResult, scores: 
     trained = {"type": spec.family, "snapshot_digest": spec.snapshot_digest, **spec.recipe, "history": fitted.history}
     text = json.dumps(trained, ensure_ascii=False, indent=2, allow_nan=False)
     (spec.out / TRAINING_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    for name in (TRAINING_CONFIG_NAME, PICTURE_NAME):
+        if (spec.out / name).is_file():
+            shutil.copyfile(spec.out / name, spec.out / "package" / name)
 
 
 def _library_versions() -> dict[str, str]:

@@ -1,30 +1,43 @@
-"""Training one family on one set, timed, and judged on the test part as it will serve."""
+"""Training one family on one set, timed, and judged on the test part by a fresh process, as it will serve."""
 
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from registry import families
 from registry.families import family
-from registry.families.base import FitRequest, Silent, Stopped, manifest_of
+from registry.families.base import FitRequest, Stopped, manifest_of
+from registry.manifest import write_manifest
 from registry.recipe import Recipe, apply_overrides
 from support.datasets import TextSet, text_set
+from support.process import measured
+from training.board import RunBoard
+from training.runner import EventReporter
 from training.scoring import judge_predictor
 
+FINE_TUNED = ("encoder", "lora")
 CONVERTING = "Converting"  # how the note begins that ends fine-tuning
 
 
-class Clock(Silent):
-    """A reporter that notes when fine-tuning ended and conversion began, and may stop the fit there."""
+class Clock(EventReporter):
+    """Reports as a run does, to a file and a board, and notes when fine-tuning ended and conversion began.
 
-    def __init__(self, *, stops: bool = False) -> None:
+    May stop the fit there.
+    """
+
+    def __init__(self, scratch: Path, *, stops: bool = False) -> None:
+        super().__init__(scratch / "events.jsonl", RunBoard(scratch / "board"))
         self.began = time.perf_counter()
         self.tuned: float | None = None
         self._stops = stops
 
     def progress(self, fraction: float, note: str) -> None:
+        super().progress(fraction, note)
         if note.startswith(CONVERTING) and self.tuned is None:
             self.tuned = time.perf_counter() - self.began
             if self._stops:
@@ -35,44 +48,118 @@ def tune(name: str, dataset: str, assignments: list[str], most: int) -> dict[str
     """`fit_and_judge` of a family that fine-tunes, up to the conversion, hence without figures."""
     _import_libraries(name)
     data = text_set(dataset)
-    with tempfile.TemporaryDirectory(prefix="kalimtak-bench-") as scratch:
-        clock = Clock(stops=True)
+    with tempfile.TemporaryDirectory(prefix="kalimtak-bench-") as scratch, beside_learning(name) as spent:
+        clock = Clock(Path(scratch), stops=True)
         request = _request(name, data, assignments, Path(scratch), clock, most=most)
         with suppress(Stopped):
             family(name).fit(request)
-    return {"tuning_seconds": clock.tuned, "texts": len(request.train) * request.recipe.training.num_epochs}
+    texts = len(request.train) * request.recipe.training.num_epochs
+    return {"tuning_seconds": clock.tuned, "beside_seconds": spent(), "texts": texts}
 
 
 def fit_and_judge(
-    name: str, dataset: str, assignments: list[str], cache: str | None = None, most: int | None = None
+    name: str,
+    dataset: str,
+    assignments: list[str],
+    cache: str | None = None,
+    most: int | None = None,
+    target_precision: float | None = None,
+    keep: str | None = None,
+    members: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train family `name` on `dataset` (its first `most` training texts) with the default recipe and `assignments`.
 
-    Returns the test figures, `seconds` of the whole fit, `tuning_seconds` of it before conversion (where there is
-    one), `texts` seen in training over all epochs, and the notes of the fit. Importing libraries does not count.
+    Returns the test figures of the artefact as a fresh process loads it, `seconds` of the whole fit, `tuning_seconds`
+    of it before conversion (where there is one), `beside_seconds` of those that went into progress, logging and
+    checkpoints, `texts` seen in training over all epochs, and the notes of the fit. Importing libraries does not count.
+    The artefact stays in `keep` where that is given; `members` are those of an ensemble, by name.
     """
     _import_libraries(name)
     data = text_set(dataset)
-    with tempfile.TemporaryDirectory(prefix="kalimtak-bench-") as scratch:
-        clock = Clock()
+    with tempfile.TemporaryDirectory(prefix="kalimtak-bench-") as scratch, beside_learning(name) as spent:
+        clock = Clock(Path(scratch))
         request = _request(name, data, assignments, Path(scratch), clock, most=most, cache=cache)
+        folders = {member: Path(folder) for member, folder in (members or {}).items()}
+        request = replace(request, target_precision=target_precision, members=folders)
+        request = replace(request, out=Path(keep)) if keep else request
         result = family(name).fit(request)
         seconds = time.perf_counter() - clock.began
-        predictor = family(name).load(request.out, manifest_of(request, result, classifier="bench", family=name))
-        scores = judge_predictor(predictor, data.labels, data.test, lambda share: None).scores.to_dict()
+        write_manifest(request.out, manifest_of(request, result, classifier="bench", family=name))
+        judged = measured("support.fitting:judge", artefact=str(request.out), dataset=dataset)
     return {
-        "scores": {key: value for key, value in scores.items() if key not in ("per_label", "confusion")},
+        "scores": judged["scores"],
+        "answered": judged["answered"],
         "seconds": seconds,
         "tuning_seconds": clock.tuned,
+        "beside_seconds": spent(),
         "texts": len(request.train) * request.recipe.training.num_epochs,
         "notes": list(result.notes),
         "parameters": result.parameters,
     }
 
 
+def judge(artefact: str, dataset: str) -> dict[str, Any]:
+    """The test figures of a sealed artefact. `answered` is None unless it brings a threshold of its own: which it is,
+    the `share` of test texts that reach it, and which share of those is answered right (None for none)."""
+    predictor, data = families.load(Path(artefact)), text_set(dataset)
+    scores = judge_predictor(predictor, data.labels, data.test, lambda share: None).scores.to_dict()
+    answered = None
+    if (threshold := predictor.calibration.threshold) is not None:
+        answers = predictor.predict([example.fields for example in data.test])
+        right = [
+            predictor.labels[int(answer.probabilities.argmax())] == example.label
+            for answer, example in zip(answers, data.test, strict=True)
+            if answer.probabilities.max() >= threshold
+        ]
+        precision = sum(right) / len(right) if right else None
+        answered = {"threshold": threshold, "share": len(right) / len(data.test), "precision": precision}
+    return {
+        "scores": {key: value for key, value in scores.items() if key not in ("per_label", "confusion")},
+        "answered": answered,
+    }
+
+
+@contextmanager
+def beside_learning(name: str) -> Iterator[Callable[[], float]]:
+    """Time what Trainer does beside learning: its callbacks (progress, figures, when to stop), logging, checkpoints.
+
+    Gives a function that tells the seconds so far; evaluations, where a recipe has them, are among them. Family `name`
+    may be one that knows no Trainer, and then takes none.
+    """
+    spent, depth = 0.0, 0
+    if name not in FINE_TUNED:
+        yield lambda: spent
+        return
+
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal spent, depth
+            began, depth = time.perf_counter(), depth + 1
+            try:
+                return method(*arguments, **named)
+            finally:
+                depth -= 1
+                spent += 0 if depth else time.perf_counter() - began  # what a call leads to is in its own time
+
+        return call
+
+    from transformers import Trainer
+    from transformers.trainer_callback import CallbackHandler
+
+    wrapped = [(CallbackHandler, "call_event"), (Trainer, "_maybe_log_save_evaluate")]
+    before = [getattr(owner, name) for owner, name in wrapped]
+    for (owner, name), method in zip(wrapped, before, strict=True):
+        setattr(owner, name, timed(method))
+    try:
+        yield lambda: spent
+    finally:
+        for (owner, name), method in zip(wrapped, before, strict=True):
+            setattr(owner, name, method)
+
+
 def _import_libraries(name: str) -> None:
     """What `fit` would import first; those who are compared with it have theirs imported before they start."""
-    if name in ("encoder", "lora"):
+    if name in FINE_TUNED:
         import_module("registry.families.finetune")
 
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -27,6 +26,7 @@ from django.utils import timezone
 from . import audit
 from .cluster import ANSWERED, ASKING, BUSY, IDLE, PULSE
 from .owners import this_process
+from .pulses import pulse_file
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Watchdog:
         self, command: Sequence[str], name: str, *, stuck: float = STUCK_SECONDS, grace: float = GRACE_SECONDS
     ) -> None:
         self.command, self.name, self.stuck, self.grace = command, name, stuck, grace
-        self.file = Path(settings.KALIMTAK_VAR) / "run" / f"qcluster-{name}.json"
+        self.file = pulse_file(name)
         self.mark = this_process()
         self.started, self.restarts, self.last_restart = timezone.now(), 0, ""
         # When we were told to stop, in monotonic seconds. No event: a signal's handler must not wait for its lock.

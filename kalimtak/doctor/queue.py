@@ -1,12 +1,10 @@
 """Is anybody there to do the work, and does the work move?"""
 
-import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 from django.conf import settings
 from django.db.models import Count, Min
 from django.db.models.functions import Coalesce
@@ -17,10 +15,10 @@ from kalimtak.core import jobs
 from kalimtak.core.invariants import database_now
 from kalimtak.core.models import Job
 from kalimtak.core.owners import owner_is_dead
+from kalimtak.core.pulses import PULSE_LATE, pulse_of
 from kalimtak.doctor.diagnosis import Diagnosis, Options, ago, ok, problem, warning
 from kalimtak.schedules import REAPER, RECURRING
 
-PULSE_LATE = timedelta(seconds=60)
 REAPER_LATE = timedelta(minutes=3)
 QUEUE_LATE = timedelta(minutes=5)
 BACKLOG = 1_000  # wake-ups; the reaper adds at most a hundred to a queue
@@ -38,7 +36,7 @@ def workers_are_alive(options: Options) -> Iterator[Diagnosis]:
     reaper = Schedule.objects.filter(name=REAPER).first()
     overdue = timezone.now() - reaper.next_run if reaper and reaper.next_run else timedelta(0)
     for cluster in clusters:
-        pulse = _pulse_of(cluster)
+        pulse = pulse_of(cluster)
         if pulse is not None:
             yield _by_pulse(cluster, pulse)
         elif cluster != "default":
@@ -59,17 +57,6 @@ def _by_reaper(reaper: Schedule) -> Diagnosis:
     if reaper.task:  # it was fired, and lately
         return ok("worker default", "none on this machine; the reaper is in time, so another has one")
     return warning("worker default", "none yet on any machine", _start("default"))
-
-
-def _pulse_of(cluster: str) -> dict[str, Any] | None:
-    path = Path(settings.KALIMTAK_VAR) / "run" / f"qcluster-{cluster}.json"
-    try:
-        pulse = json.loads(path.read_text(encoding="utf-8"))
-        pulse["age"] = timezone.now() - datetime.fromisoformat(pulse["pulse"])
-        pulse["gone"] = pulse.get("host") in (None, settings.KALIMTAK_HOST) and not psutil.pid_exists(int(pulse["pid"]))
-        return dict(pulse)
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def _by_pulse(cluster: str, pulse: dict[str, Any]) -> Diagnosis:

@@ -5,6 +5,7 @@ files and numbers; it does not know Django, the queue, or where a models store l
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -213,10 +214,12 @@ def check_length(request: FitRequest, limit: int | None) -> None:
 
 
 def absent_labels(request: FitRequest) -> list[str]:
-    """A note for people where the training texts do not show every label."""
-    shown = {label for example in request.train for label in labels_of(request, example)}
-    absent = sorted(set(request.labels) - shown)
-    return [f"No training text shows: {', '.join(absent)}; the model will hardly ever answer so."] if absent else []
+    """Notes for people where the training texts show a label not at all, or once."""
+    shown = Counter(label for example in request.train for label in labels_of(request, example))
+    absent, single = ([label for label in sorted(request.labels) if shown[label] == times] for times in (0, 1))
+    absent_note = f"No training text shows: {', '.join(absent)}; the model will hardly ever answer so. Import examples."
+    single_note = f"Only one training text shows: {', '.join(single)}; little is learnt from it. Import more examples."
+    return [note for note, labels in ((absent_note, absent), (single_note, single)) if labels]
 
 
 def labels_of(request: FitRequest, example: Example) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ def combiner_of(method: str, arrays: dict[str, NDArray[np.float32]], *, multi_la
 class Choice:
     """`combiner`, learnt from all texts; the `held_out` logits (texts, labels) of folds that it had not seen.
 
-    `losses`: the log loss of each method on texts that it had not seen; empty where nothing was tried.
+    `losses`: the log loss of each method on texts that it had not seen; empty where nothing was tried, without
+    stacking where the texts show too few labels for it.
     """
 
     combiner: Combiner
@@ -99,12 +100,19 @@ def choose(opinions: Opinions, truth: NDArray[np.float32], *, multi_label: bool,
         even = Vote(np.full(members, 1 / members, dtype=np.float32), multi_label)
         return Choice(even, even.logits(opinions), {})
     folds = np.random.default_rng(seed).permutation(texts) % FOLDS
-    tried: list[_Method] = [_Vote(multi_label), *(_Stack(multi_label, strength) for strength in _STRENGTHS)]
+    tried: list[_Method] = [_Vote(multi_label)]
+    if multi_label or _tells_apart(truth, folds):
+        tried += [_Stack(multi_label, strength) for strength in _STRENGTHS]
     held_out = [_cross_validated(method, opinions, truth, folds) for method in tried]
     losses = [log_loss(logits, truth, multi_label=multi_label) for logits in held_out]
     best = int(np.argmin(losses))  # the first of equals, and the vote comes first
-    said = {VOTE: losses[0], STACK: min(losses[1:])}
+    said = {VOTE: losses[0]} | ({STACK: min(losses[1:])} if losses[1:] else {})
     return Choice(tried[best].fit(opinions, truth), held_out[best], said)
+
+
+def _tells_apart(truth: NDArray[np.float32], folds: NDArray[np.integer[Any]]) -> bool:
+    """Whether two labels or more are left to learn from, whichever fold is held out."""
+    return all(np.count_nonzero(truth[folds != fold].sum(axis=0)) > 1 for fold in range(FOLDS))
 
 
 def log_loss(logits: NDArray[np.float64], truth: NDArray[np.float32], *, multi_label: bool) -> float:

@@ -37,6 +37,7 @@ from registry.manifest import Manifest, manifest_digest, verify_manifest, write_
 FORMAT = 1
 DESCRIPTION_NAME, WEIGHTS_NAME, MEMBERS = "ensemble.json", "model.safetensors", "members"
 NEVER_MEMBERS = ("ensemble", "custom")  # copies of copies; code that is not in the artefact
+_METHODS = {VOTE: "vote", STACK: "stacking"}
 _CHUNK = 32  # texts between two looks at whether to stop
 _ASKED, _CHOSEN = 0.8, 0.9  # shares of the whole fit
 
@@ -181,11 +182,14 @@ def _notes(request: FitRequest, choice: Choice, opinions: NDArray[np.float64], t
         return [*notes, f"All members count alike: fewer than {LEAST_TEXTS} validation texts say too little of them."]
     alone = [_loss_alone(request, opinions[:, member], truth) for member in range(len(references))]
     best = int(np.argmin(alone))
-    compared = (
-        f"vote {choice.losses[VOTE]:.3f}, stacking {choice.losses[STACK]:.3f}, {references[best]} {alone[best]:.3f}"
-    )
+    tried = ", ".join(f"{_METHODS[method]} {loss:.3f}" for method, loss in choice.losses.items())
+    compared = f"{tried}, {references[best]} {alone[best]:.3f}"
     name = "Stacking" if choice.combiner.method == STACK else "A weighted vote"
     notes.append(f"{name} answers. Log loss on {len(truth):,} validation texts, held out: {compared} alone.")
+    if STACK not in choice.losses:
+        notes.append(
+            "Stacking was not tried: the validation texts show hardly more than one label. Add examples of the others."
+        )
     if choice.combiner.method == VOTE:
         shares = zip(references, choice.combiner.arrays()["weights"], strict=True)
         notes.append(f"Weights: {', '.join(f'{reference} {share:.0%}' for reference, share in shares)}.")

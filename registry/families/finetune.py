@@ -33,7 +33,7 @@ from registry.families.crew import Crew
 from registry.families.devices import Machine
 from registry.families.learner import Learner, cadence, updates_of
 from registry.families.memory import OutOfMemory, is_out_of_memory, release_memory
-from registry.families.parents import Parent, find_parent, inherit_head
+from registry.families.parents import Parent, find_parent, inherit_adapter, inherit_head
 from registry.families.processes import Seat, work_together
 from registry.families.targets import example_weights, truth_index, truth_matrix
 from registry.families.tokenisation import Tokenisation
@@ -165,9 +165,12 @@ def _learn_and_write(task: _Task, seat: Seat, reporter: Reporter) -> Tuned:
     notes = [f"Trained on {task.machine}."]
     transformers.set_seed(training.seed)
     tokenizer = _load_tokenizer(base)
-    parent = _parent(task, notes)
-    model: Any = _load_model(task, tokenizer, parent)
-    model = task.adapt(model) if task.adapt else model
+    parent = find_parent(request, base, "lora" if task.adapt else "encoder", notes)
+    model: Any = _load_model(task, tokenizer, None if task.adapt else parent)
+    if task.adapt:
+        model = task.adapt(model)
+        if parent:
+            inherit_adapter(model, parent, request.labels)
     check_length(request, longest_input(model, tokenizer))
     if crew.count > 1:
         torch.manual_seed(training.seed + crew.rank)  # the processes drop other units out
@@ -243,15 +246,6 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     named = [each for name, each in model.named_parameters() if ".original_module." not in name]
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in named]
     return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, learns in sizes if learns)}
-
-
-def _parent(task: _Task, notes: list[str]) -> Parent | None:
-    """The version to go on from where that is wanted and can be done."""
-    if task.adapt is None:
-        return find_parent(task.request, task.base, "encoder", notes)
-    if task.request.recipe.training.start_from == "parent":
-        notes.append("Adapters start anew each time: start_from: parent is for the encoder family.")
-    return None
 
 
 def _quieten() -> None:

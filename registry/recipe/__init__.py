@@ -1,11 +1,21 @@
 """What `models.yaml` may say, read strictly: recipes, labels, policies, with their bounds and defaults.
 
 `parse_file` and `parse_entry` read configuration, `apply_overrides` the `--set` of a command; `Recipe`, `LabelConfig`
-and `Policy` go to and from plain dicts. Everything refused is a `RecipeError` of one line.
+and `Policy` go to and from plain dicts; `unused_keys` says what of a recipe a type ignores. Everything refused is a
+`RecipeError` of one line.
 """
 
-from registry.recipe.checks import RecipeError
-from registry.recipe.entry import ENTRY_KEYS, MODEL_TYPES, RECIPE_SECTIONS, Entry, Recipe, parse_entry
+from registry.recipe.by_type import unused_keys
+from registry.recipe.checks import Place, RecipeError
+from registry.recipe.entry import (
+    ENTRY_KEYS,
+    MODEL_TYPES,
+    RECIPE_SECTIONS,
+    Entry,
+    Recipe,
+    check_use_8bit,
+    parse_entry,
+)
 from registry.recipe.file import load_yaml, parse_file
 from registry.recipe.overrides import apply_overrides
 from registry.recipe.sections import (
@@ -31,6 +41,7 @@ __all__ = [
     "LabelConfig",
     "LoraConfig",
     "ModelConfig",
+    "Place",
     "Policy",
     "Recipe",
     "RecipeError",
@@ -39,7 +50,9 @@ __all__ = [
     "TensorboardConfig",
     "TrainingConfig",
     "apply_overrides",
+    "check_use_8bit",
     "load_yaml",
     "parse_entry",
     "parse_file",
+    "unused_keys",
 ]

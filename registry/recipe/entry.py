@@ -19,7 +19,7 @@ from registry.recipe.sections import (
 RECIPE_SECTIONS = ("model_config", "training_config", "data_config", "tensorboard_config")
 MODEL_TYPES = ("classic", "embedding", "encoder", "lora", "ensemble", "custom")
 
-_DEFAULT_BATCH_SIZE = {"lora": 16}
+DEFAULT_BATCH_SIZE = {"lora": 16}
 _ROUTE = re.compile(r"(/?(api/)?classify/)?(?P<slug>[^/]+)/?")
 _LOADER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -70,8 +70,8 @@ def _settled(model: Any, training: Any, place: Place, model_type: str) -> tuple[
             raise place.at("training_config").at("max_length").error("differs from model_config.max_length; keep one")
     if "warmup_ratio" in training:
         training.setdefault("warmup_steps", 0)
-    if model_type in _DEFAULT_BATCH_SIZE:
-        training.setdefault("batch_size", _DEFAULT_BATCH_SIZE[model_type])
+    if model_type in DEFAULT_BATCH_SIZE:
+        training.setdefault("batch_size", DEFAULT_BATCH_SIZE[model_type])
     return model, training
 
 
@@ -154,6 +154,7 @@ def parse_entry(raw: Mapping[str, Any], *, where: str) -> Entry:
         message = "goes with one label per text; a multi_label classifier chooses a threshold for each label by itself"
         raise place.at("policy").at("target_precision").error(message)
     route = _route_slug(head, place)
+    check_use_8bit(recipe, "custom" if head.loader else head.type, place)
     _check_members(recipe.model.members, head.type, route, place.at("model_config").at("members"))
     return Entry(
         name=head.name,
@@ -173,6 +174,13 @@ def _check_num_labels(num_labels: int | None, labels: LabelConfig, place: Place)
     if num_labels is not None and labels.labels and num_labels != len(labels.labels):
         listed = f"label_config.labels lists {len(labels.labels)}"
         raise place.at("model_config").at("num_labels").error(f"is {num_labels}, but {listed}; correct one of them")
+
+
+def check_use_8bit(recipe: Recipe, model_type: str, place: Place) -> None:
+    """Adapters alone are trained on a base model in 8 bits; code of one's own may do so too. Raises `RecipeError`."""
+    if recipe.model.use_8bit and model_type not in ("lora", "custom"):
+        place = place.at("model_config").at("use_8bit")
+        raise place.error(f"goes with type lora only, not with {model_type}; set it to false")
 
 
 def _check_members(members: tuple[str, ...], model_type: str, route: str, place: Place) -> None:

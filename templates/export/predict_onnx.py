@@ -13,9 +13,9 @@ MODEL = Path(__file__).parent / "model"
 
 
 class Model:
-    def __init__(self) -> None:
-        self.manifest = json.loads((MODEL / "manifest.json").read_text(encoding="utf-8"))
-        serving = MODEL / "serving"
+    def __init__(self, folder: Path = MODEL) -> None:
+        self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        serving = folder / "serving"
         graph = "model.int8.onnx" if (serving / "model.int8.onnx").is_file() else "model.onnx"
         self.session = onnxruntime.InferenceSession(serving / graph, providers=["CPUExecutionProvider"])
         self.inputs = {each.name for each in self.session.get_inputs()}

@@ -14,13 +14,13 @@ MODEL = Path(__file__).parent / "model"
 
 
 class Model:
-    def __init__(self) -> None:
-        self.manifest = json.loads((MODEL / "manifest.json").read_text(encoding="utf-8"))
-        arrays = load_file(MODEL / "serving" / "model.safetensors")
+    def __init__(self, folder: Path = MODEL) -> None:
+        self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        arrays = load_file(folder / "serving" / "model.safetensors")
         self.coefficients, self.intercepts = arrays["coefficients"], arrays["intercepts"]
         self.blocks = []  # (which field, its vectoriser)
         start = 0
-        for block in json.loads((MODEL / "serving" / "features.json").read_text(encoding="utf-8"))["blocks"]:
+        for block in json.loads((folder / "serving" / "features.json").read_text(encoding="utf-8"))["blocks"]:
             options = block["options"] | {"ngram_range": tuple(block["options"]["ngram_range"])}
             vectoriser = TfidfVectorizer(vocabulary=block["terms"], dtype=np.float32, **options)
             vectoriser.idf_ = arrays["idf"][start : start + len(block["terms"])]

@@ -1,5 +1,8 @@
 """Buttons of the admin: each asks first, then calls the real service as the person who pressed it."""
 
+import html
+import re
+
 import pytest
 from django.urls import reverse
 
@@ -127,6 +130,56 @@ def test_tala_starts_a_run_and_lands_on_its_page(world, sign_in):
     run = TrainingRun.objects.first()
     assert response.url == url("training_trainingrun_change", run.pk)
     assert (run.job.kind, run.job.state, run.job.actor) == ("train", "queued", "tala")
+
+
+def test_tala_trains_another_type_with_settings_of_her_own(world, sign_in):
+    settings = "training_config.C=0.5\r\n\r\n  training_config.ngram_range=[1, 1]\r\ntraining_config.num_epochs=9\r\n"
+    data = {"then": "deploy", "family": "embedding", "settings": settings}
+    response = sign_in("tala").post(url("registry_classifier_train", world.emotion.pk), data)
+    run = TrainingRun.objects.first()
+    assert response.url == url("training_trainingrun_change", run.pk)
+    assert (run.family, run.then) == ("embedding", "deploy")
+    kept = run.recipe["training_config"]
+    assert (kept["C"], kept["ngram_range"], kept["num_epochs"]) == (0.5, [1, 1], 9)
+    told = "embedding does not use: training_config.num_epochs, training_config.ngram_range."
+    assert run.notes == [told]
+    assert told in sign_in("tala").get(response.url).text
+    world.emotion.refresh_from_db()
+    assert world.emotion.family == "classic", "the classifier stays as it is"
+    assert world.emotion.recipe["training_config"]["C"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (
+            {"settings": "training_config.num_epoch=2"},
+            "training_config.num_epoch: unknown key; did you mean num_epochs",
+        ),
+        ({"settings": "num_epochs=2"}, "expected section.key=value"),
+        ({"settings": "training_config.C=1\ntraining_config.C=many"}, "expected a number from 1e-06 to 1e+06"),
+        ({"settings": "model_config.num_labels=7"}, "model_config.num_labels is 7, but emotion has 4 labels"),
+        ({"settings": "model_config.use_8bit=true"}, "use_8bit: goes with type lora only, not with classic"),
+        ({"settings": "training_config.C=\x00"}, "Null characters are not allowed."),
+        ({"family": "custom"}, "Type custom runs a loader, and emotion has none"),
+        ({"family": "oracle"}, "oracle is not one of the available choices"),
+        ({"family": "ensemble"}, "model_config.members"),
+    ],
+)
+def test_odd_settings_of_a_run_are_refused_on_the_page_as_the_command_does(world, sign_in, data, told):
+    page = sign_in("tala").post(url("registry_classifier_train", world.emotion.pk), {"then": "none"} | data).text
+    assert told in html.unescape(page)
+    assert html.escape(data.get("settings", "").strip("\x00")).partition("\n")[0] in page, "what was typed stays"
+    assert TrainingRun.objects.count() == 1
+    assert not Job.objects.filter(kind="train").exclude(pk=world.job.pk).exists()
+
+
+def test_the_fields_of_a_run_are_labelled_and_explained(world, sign_in):
+    page = sign_in("tala").get(url("registry_classifier_train", world.emotion.pk)).text
+    for name, label in (("then", "Afterwards"), ("family", "Model type"), ("settings", "Settings")):
+        assert re.search(rf'<label[^>]*for="id_{name}"[^>]*>\s*{label}', page), name
+    assert "one section.key=value per line" in page
+    assert re.search(r'<option value="" selected>\s*the classifier(&#x27;|\')s own', page)
 
 
 def test_a_run_without_data_is_refused_with_the_remedy(world, sign_in):

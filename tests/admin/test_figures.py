@@ -1,5 +1,7 @@
 """What a version's page says about its figures beside the live version's."""
 
+import re
+
 import pytest
 
 SCORES = {
@@ -78,3 +80,38 @@ def test_several_labels_are_shown_by_what_was_right_missed_and_wrong():
     assert confusion_rows(scores) == []
     shown = {str(row["title"]): row["value"] for row in figures(scores)}
     assert (shown["exact match"], "micro-F1" in shown, "accuracy" in shown) == ("50.0 %", True, False)
+
+
+def test_the_page_of_a_run_draws_its_curves_and_tells_them_epoch_by_epoch(world, sign_in):
+    from django.urls import reverse
+
+    page = sign_in("vera").get(reverse("admin:training_trainingrun_change", args=[world.run.pk])).text
+    charts = dict(re.findall(r'<svg [^>]*aria-label="([^"]+)"[^>]*>(.*?)</svg>', page, re.DOTALL))
+    assert list(charts) == ["Loss", "Validation scores", "Learning rate", "Speed"]
+    curves = {
+        title: [len(points.split()) for points in re.findall(r'<polyline points="([^"]+)"', chart)]
+        for title, chart in charts.items()
+    }
+    assert curves == {"Loss": [30, 3], "Validation scores": [3, 3], "Learning rate": [30], "Speed": [30]}
+    loss = [float(point.split(",")[1]) for point in re.search('points="([^"]+)"', charts["Loss"])[1].split()]
+    assert loss == sorted(loss), "it falls, and SVG counts downwards"
+    assert "best</title>" not in charts["Loss"] and "best 0.900</title>" in charts["Validation scores"]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert "training <b>0.033</b>" in captions[0] and "validation <b>0.500</b>" in captions[0]
+    rows = re.findall(r'<tr><th scope="row" class="k-number">(\d+)</th>(.*?)</tr>', page, re.DOTALL)
+    told = {epoch: re.findall(r"<td[^>]*>(.*?)</td>", cells) for epoch, cells in rows}
+    assert list(told) == ["1", "2", "3"]
+    assert told["3"][:4] == ["30", "0.0333", "0.5000", "0.9000"]
+    assert [epoch for epoch, cells in told.items() if "best" in cells[4]] == ["2"]
+    assert told["2"][4].endswith("0.9000")
+    assert told["1"][6] == "133"
+
+
+def test_a_run_without_figures_says_so(world, sign_in):
+    from django.urls import reverse
+
+    world.run.history = []
+    world.run.save()
+    page = sign_in("vera").get(reverse("admin:training_trainingrun_change", args=[world.run.pk])).text
+    assert "This run reported no figures." in page
+    assert "<svg viewBox" not in page

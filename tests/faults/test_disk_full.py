@@ -12,15 +12,24 @@ from pathlib import Path
 
 import pytest
 import requests
+from safetensors import SafetensorError
 
 from registry.families.checkpoints import Checkpoints
+from registry.recipe import Recipe, apply_overrides
 from tests.installation import LABELS, MODELS, ROOT, Installation
+from tests.registry.families.material import LABELS as THINGS
+from tests.registry.families.material import sentences, settings_of
+from tests.registry.families.tiny import write_tiny_bert
 from tests.services import wait_until
+from training import runner
+from training.run_process import TrainerProcess
+from training.run_spec import EXIT_DISK_FULL, RunSpec
 
 pytestmark = [pytest.mark.postgres]
 
 SIZE = 96 * 2**20
 RESERVE = 8 * 2**20
+QUICK = ("training_config.num_epochs=1", "training_config.save_strategy=no")
 
 
 class Disk:
@@ -227,6 +236,44 @@ def test_a_run_that_fills_the_disk_fails_with_the_reason_and_leaves_no_version(
     assert (after["state"], after["versions"], after["fsck"]) == ("failed", before["versions"], [])
     assert ask(served).json()["model_version"] == "topic/1"
     assert "Saved in" in served.manage("train", "fresh", "--resume")
+
+
+@pytest.mark.own_servers  # or none: a trainer knows no database
+def test_an_encoder_whose_weights_do_not_fit_says_that_the_disk_is_full(disk: Disk, tmp_path: Path) -> None:
+    """safetensors has an error of its own for it, without the system's number."""
+    words = sorted({word for told in sentences(60) for word in told.fields[0].lower().split()})
+    (tmp_path / "base").mkdir()
+    write_tiny_bert(tmp_path / "base", words, layers=1)
+    for name in ("work", "checkpoints"):
+        (tmp_path / name).mkdir()
+    spec = RunSpec(
+        classifier="topic",
+        description="",
+        label_descriptions={},
+        family="encoder",
+        labels=THINGS,
+        input_fields=("text",),
+        recipe=apply_overrides(Recipe(), [*settings_of("encoder", tmp_path / "base"), *QUICK]).to_dict(),
+        snapshot_digest="a" * 64,
+        golden_digest="b" * 64,
+        counts={},
+        folder=tmp_path / "work",
+        out=disk.folder / "out",
+        checkpoints=tmp_path / "checkpoints",
+        champion=None,
+        resume=False,
+        supervisor=os.getpid(),
+    )
+    for split in ("train", "valid", "golden"):
+        spec.write_examples(split, sentences(30))
+    spec.write()
+    with disk.filled(leave=30_000), TrainerProcess(spec, spec.folder / "trainer.json") as trainer:
+        wait_until(lambda: trainer.returncode() is not None, 120, what="the trainer's end")
+        assert trainer.returncode() == EXIT_DISK_FULL, (trainer.events(), trainer.last_words())
+        error = SafetensorError("I/O error: No space left on device (os error 28)")
+        assert runner._is_disk_full(error, spec)
+    assert not runner._is_disk_full(error, spec), "with room, it was something else"
+    shutil.rmtree(spec.out)
 
 
 @pytest.mark.own_servers  # or none: a log is no table

@@ -115,3 +115,26 @@ def test_a_classifier_without_version_or_data_says_how_to_get_some(serving, make
     make_classifier("fresh")
     with pytest.raises(CommandError, match="import_dataset"):
         predict("fresh", "hello")
+
+
+def test_a_conversation_without_a_version_trains_on_the_sample_set_and_goes_on(
+    serving, make_classifier, monkeypatch, settings, tmp_path
+):
+    from kalimtak import demo
+    from kalimtak.core import jobs
+    from training.samples import CLASSIFIERS
+
+    settings.KALIMTAK_VAR = tmp_path / "var"
+    monkeypatch.setattr(jobs, "ring_for", lambda job: None)
+    monkeypatch.setitem(demo.ROWS, "classic", 300)
+    lines = iter(["Where is my parcel?", "quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    intent = make_classifier("intent", labels=list(CLASSIFIERS["intent"].labels))
+    out, err = predict("intent")
+    assert "intent has no version yet, so one is trained now." in err
+    assert "so the built-in sample set is loaded first." in err
+    assert "Deployed to production." in err
+    assert "intent/1 is listening." in out and "%" in out.partition("listening")[2]
+    answer = UserInteraction.objects.get()
+    assert (answer.version.ref, answer.fields) == ("intent/1", {"text": "Where is my parcel?"})
+    assert intent.versions.get().number == 1

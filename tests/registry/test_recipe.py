@@ -19,6 +19,7 @@ from registry.recipe import (
     apply_overrides,
     parse_entry,
     parse_file,
+    unused_keys,
 )
 
 SHIPPED = Path(__file__).parents[2] / "models.yaml"
@@ -307,3 +308,44 @@ def test_sections_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         TrainingConfig().num_epochs = 9  # type: ignore[misc]
     assert DataConfig(text_field="review").input_fields == ("review",)
+
+
+# ---- what a type ignores ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "unused"),
+    [
+        (
+            "classic",
+            {"label_smoothing": 0.1, "num_epochs": 5, "C": 2, "max_features": 900},
+            "label_smoothing num_epochs",
+        ),
+        ("classic", {"early_stopping_patience": 2, "start_from": "parent"}, "early_stopping_patience start_from"),
+        ("embedding", {"ngram_range": [1, 1], "C": 2, "start_from": "parent"}, "ngram_range start_from"),
+        ("encoder", {"C": 2, "max_features": 900, "num_epochs": 5, "start_from": "parent"}, "C max_features"),
+        ("lora", {"C": 2, "learning_rate": 0.001, "batch_size": 4}, "C"),
+        ("ensemble", {"class_weights": "balanced", "start_from": "parent", "seed": 4}, "class_weights start_from"),
+        ("custom", {"num_epochs": 5, "C": 2}, ""),
+        ("classic", {"batch_size": 16, "warmup_ratio": 0.1}, "warmup_ratio"),  # as a recipe written for lora has it
+        ("classic", {"num_epochs": 3, "label_smoothing": 0}, ""),
+    ],
+)
+def test_keys_that_a_type_ignores_are_named_where_they_were_changed(
+    model_type: str, changes: dict[str, object], unused: str
+) -> None:
+    recipe = Recipe.from_dict({"training_config": changes}).to_dict()
+    assert sorted(unused_keys(recipe, model_type)) == [f"training_config.{name}" for name in unused.split()]
+
+
+def test_every_key_of_the_model_and_of_its_training_is_one_that_some_type_reads() -> None:
+    recipe = Recipe.from_dict(
+        {
+            "model_config": {"model_name": "x", "max_length": 9, "lora": {"r": 2}, "members": ["a", "b"]},
+            "training_config": {"num_epochs": 9, "C": 9, "ngram_range": [1, 1], "class_weights": "balanced"},
+        }
+    ).to_dict()
+    ignored = {name: set(unused_keys(recipe, name)) for name in ("classic", "embedding", "encoder", "lora", "ensemble")}
+    assert not set.intersection(*ignored.values())
+    assert ignored["lora"] == {"model_config.members", "training_config.C", "training_config.ngram_range"}
+    assert ignored["ensemble"].isdisjoint({"model_config.members"})

@@ -153,6 +153,10 @@ def test_what_is_not_built_yet_is_refused_in_an_enabled_entry_only(keys: dict, w
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        (
+            {"model_config": {"use_8bit": True}},
+            "model_config.use_8bit: goes with type lora only, not with encoder; set it",
+        ),
         ({"model_config": {"use_8bit": "yes"}}, "use_8bit: expected true or false"),
         ({"policy": {"backup": "No Slug"}}, "policy.backup: expected a slug"),
         ({"policy": {"rollout": {"steps": [50, 5]}}}, "policy.rollout.steps: expected rising percentages"),

@@ -1,5 +1,6 @@
 """TensorBoard: what a run writes for it, TensorBoard beside a run, and `manage.py tensorboard`."""
 
+import json
 import os
 import signal
 import socket
@@ -81,10 +82,10 @@ def test_a_taken_port_costs_a_run_no_more_than_a_note(tmp_path: Path, taken: int
         assert f"Port {taken} is in use" in server.problem()
 
 
-def answers(port: int) -> bool:
+def answers(port: int, name: str = "run-1") -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5) as response:
-            return b"run-1" in response.read()
+            return name in json.loads(response.read())
     except OSError:
         return False
 
@@ -157,3 +158,39 @@ def test_a_run_writes_its_board_and_a_taken_port_is_a_note_of_the_run(taught_moo
         board_folder(run).with_name(f"run-{number}").mkdir()
     assert boards_sweep(taught_mood) == 1
     assert not board_folder(run).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_tensorboard_starts_and_stops_with_a_run_whose_page_links_to_it(taught_mood, admin_client, monkeypatch) -> None:
+    from django.urls import reverse
+
+    from kalimtak.core import jobs
+    from training import services
+    from training.services import execution
+
+    port = free_port()
+    address, seen = f"http://127.0.0.1:{port}/", []
+    run_trainers = execution._run_trainers
+
+    def page_of(run) -> str:
+        return admin_client.get(reverse("admin:training_trainingrun_change", args=[run.pk])).text
+
+    def watched(watch, *rest) -> None:
+        """The trainer, then a look around while the run goes on."""
+        run_trainers(watch, *rest)
+        wait_for(lambda: answers(port, f"run-{run.pk}"))
+        seen.append(page_of(run))
+
+    monkeypatch.setattr(jobs, "ring_for", lambda job: None)
+    monkeypatch.setattr(execution, "_run_trainers", watched)
+    wanted = ["tensorboard_config.auto_start=true", f"tensorboard_config.port={port}"]
+    run = services.run_start(taught_mood, actor="olga", overrides=wanted)
+    assert address not in page_of(run)
+    assert jobs.run(run.job_id) == "succeeded"
+    assert f'href="{address}"' in seen[0]
+    run.refresh_from_db()
+    assert not any("TensorBoard" in note for note in run.notes)
+    assert not answers(port, f"run-{run.pk}")
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # nobody listens there any more
+    assert f'href="{address}"' not in page_of(run)

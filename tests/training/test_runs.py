@@ -19,6 +19,7 @@ from django.utils import timezone
 from kalimtak.core import jobs
 from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.models import AuditEvent, Job
+from kalimtak.core.watchdog import Watchdog
 from registry import services as registry
 from registry import store as artefacts
 from registry.families import load
@@ -116,6 +117,38 @@ def test_a_run_makes_a_verified_version_with_figures_and_a_verdict(taught_mood: 
     assert ModelVersion.objects.count() == 1
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_number_of_labels_that_the_data_contradicts_is_refused_with_both(
+    taught_mood: Classifier, is_listed: bool
+) -> None:
+    if not is_listed:
+        Classifier.objects.update(labels=[])
+    refusal = (
+        r"^model_config\.num_labels is 7, but mood has 3 labels \((glad, sad, calm|calm, glad, sad)\); set it to 3, or "
+        r"correct label_config\.labels or the data\.$"
+    )
+    with pytest.raises(InvalidInput, match=refusal):
+        start(taught_mood, overrides=["model_config.num_labels=7"])
+    Classifier.objects.update(recipe={"model_config": {"num_labels": 2}})
+    with pytest.raises(InvalidInput, match=r"num_labels is 2, but mood has 3 labels"):
+        start(taught_mood)
+    assert not Job.objects.exists()
+    assert start(taught_mood, overrides=["model_config.num_labels=3"]).job.state == Job.State.QUEUED
+
+
+def test_settings_that_the_type_ignores_are_noted_on_the_run(taught_mood: Classifier) -> None:
+    overrides = ["training_config.num_epochs=9", "training_config.start_from=parent", "training_config.C=2"]
+    told = ["classic does not use: training_config.num_epochs, training_config.start_from."]
+    run = start(taught_mood, overrides=overrides)
+    assert run.notes == told
+    assert finish(run).job.result["notes"][0] == told[0]
+    assert start(taught_mood, overrides=["training_config.num_epochs=3"]).notes == []
+    with pytest.raises(
+        InvalidInput, match=r"^mood: model_config\.use_8bit: goes with type lora only, not with classic"
+    ):
+        start(taught_mood, overrides=["model_config.use_8bit=true"])
+
+
 @pytest.mark.own_servers  # or rather none: a trainer knows no database
 def test_a_run_under_way_is_not_to_be_had_by_a_second_worker(taught_mood: Classifier) -> None:
     run = start(taught_mood)
@@ -134,6 +167,8 @@ def test_the_artefact_holds_what_people_and_servers_need(sealed_run: RunSpec) ->
     assert manifest.labels == ("glad", "sad", "calm")
     assert {"numpy", "python"} <= manifest.libraries.keys()
     assert {"model_card.md", "confusion_matrix.png", "training_config.json", "probes.json"} <= manifest.files.keys()
+    for name in ("confusion_matrix.png", "training_config.json"):
+        assert (sealed_run.out / "package" / name).read_bytes() == (sealed_run.out / name).read_bytes()
     config = json.loads((sealed_run.out / "training_config.json").read_text())
     assert config["training_config"]["seed"] == manifest.seed
     card = (sealed_run.out / "model_card.md").read_text()
@@ -171,6 +206,26 @@ def test_a_cuda_run_goes_to_the_gpu_cluster(taught_mood: Classifier, settings) -
     assert start(taught_mood, overrides=["training_config.device=cuda"]).job.cluster == "gpu"
     settings.KALIMTAK_DEVICE = "cuda"
     assert start(taught_mood).job.cluster == "gpu"
+    assert start(taught_mood, overrides=["training_config.device=cpu"]).job.cluster == "training"
+
+
+def test_a_run_on_any_device_goes_to_the_gpu_cluster_while_one_is_at_work(taught_mood: Classifier, settings) -> None:
+    settings.KALIMTAK_DEVICE = "auto"
+    watchdog = Watchdog([], "gpu")
+    assert start(taught_mood).job.cluster == "training"
+    watchdog._note(os.getpid(), unwell_for=0)
+    assert start(taught_mood).job.cluster == "gpu"
+    assert start(taught_mood, overrides=["training_config.device=auto"]).job.cluster == "gpu"
+    assert start(taught_mood, overrides=["training_config.device=cpu"]).job.cluster == "training"
+    assert start(taught_mood, ring=False).job.cluster == "training", "it runs here and now"
+    watchdog._note(os.getpid(), unwell_for=61)
+    assert start(taught_mood).job.cluster == "training", "it is stuck"
+    watchdog._note(os.getpid(), unwell_for=0)
+    state = json.loads(watchdog.file.read_text())
+    watchdog.file.write_text(json.dumps(state | {"pid": 2**22 + 1}))
+    assert start(taught_mood).job.cluster == "training", "it died"
+    watchdog.file.write_text("{")
+    assert start(taught_mood).job.cluster == "training"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminSelectWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from kalimtak.core.admin import ConfirmedAction, Outcome, Panel, ReadOnlyModelAdmin, actor_of, state_label, when
 from kalimtak.core.admin.charts import Chart, line_chart
@@ -18,6 +18,7 @@ from kalimtak.core.admin.jobs import CancelJob, ProgressPanel
 from kalimtak.core.models import Job
 from registry.admin import ClassifierAdmin
 from registry.admin.figures import figure
+from registry.families import FAMILIES
 from training import services
 from training.history import epoch_rows
 from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
@@ -122,7 +123,29 @@ class CancelRun(CancelJob):
 
 
 class TrainForm(forms.Form):
+    """What becomes of the version, and what `manage.py train` knows as `--type` and `--set`."""
+
     then = forms.ChoiceField(label=_("Afterwards"), choices=TrainingRun.Then.choices, widget=UnfoldAdminSelectWidget())
+    family = forms.ChoiceField(
+        label=_("Model type"),
+        choices=[("", _("the classifier's own")), *((name, name) for name in sorted(FAMILIES))],
+        required=False,
+        widget=UnfoldAdminSelectWidget(),
+        help_text=_("For this run alone."),
+    )
+    settings = forms.CharField(
+        label=_("Settings"),
+        required=False,
+        max_length=4_000,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "dir": "ltr", "spellcheck": "false", "class": "k-code"}),
+        help_text=_(
+            "Changes to the recipe for this run alone, one section.key=value per line, such as "
+            "training_config.num_epochs=2"
+        ),
+    )
+
+    def clean_settings(self) -> list[str]:
+        return [line.strip() for line in self.cleaned_data["settings"].splitlines() if line.strip()]
 
 
 class TrainNow(ConfirmedAction):
@@ -149,7 +172,9 @@ class TrainNow(ConfirmedAction):
         ]
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
-        run = services.run_start(obj, actor=actor_of(request), then=data["then"])
+        run = services.run_start(
+            obj, actor=actor_of(request), then=data["then"], family=data["family"], overrides=data["settings"]
+        )
         url = reverse("admin:training_trainingrun_change", args=[run.pk])
         return Outcome(str(_("The run waits for a worker.")), url)
 

@@ -21,7 +21,6 @@ from kalimtak.core.jobs import DATABASE_AWAY, JobCancelled, JobContext, JobInter
 from registry import services as registry
 from registry import store
 from registry.families.base import Example
-from registry.labels import label_set
 from registry.metrics import Scores
 from registry.models import Evaluation, ModelVersion
 from training.board_server import BoardServer
@@ -30,6 +29,7 @@ from training.models import SnapshotItem, TrainingDataItem, TrainingRun
 from training.run_process import TrainerProcess, end_orphan
 from training.run_spec import EXIT_DISK_FULL, EXIT_DONE, EXIT_STOPPED, RunSpec
 from training.services.boards import board_beside, board_folder, boards_sweep
+from training.services.snapshots import labels_of
 from training.services.work import WorkFolder, encoder_cache, work_sweep
 
 POLL_SECONDS = 0.25
@@ -113,7 +113,6 @@ def _await_database(context: JobContext) -> None:
 
 def _spec(run: TrainingRun, champion: ModelVersion | None, work: WorkFolder, staging: Path, folder: Path) -> RunSpec:
     classifier, snapshot = run.classifier, run.snapshot
-    labels = classifier.labels or _labels_shown(run)
     parent = champion if run.recipe["training_config"].get("start_from") == "parent" else None
     if champion is not None and champion.evaluations.filter(data_digest=snapshot.golden_digest).exists():
         champion = None
@@ -122,12 +121,12 @@ def _spec(run: TrainingRun, champion: ModelVersion | None, work: WorkFolder, sta
         description=classifier.description,
         label_descriptions=dict(classifier.get_label_config().descriptions),
         family=run.family,
-        labels=tuple(labels),
+        labels=labels_of(snapshot, classifier),
         input_fields=tuple(classifier.input_fields),
         recipe=_recipe_here(run),
         snapshot_digest=snapshot.digest,
         golden_digest=snapshot.golden_digest,
-        counts=_splits(run),
+        counts={split: snapshot.counts.get(split, {}) for split in _Split.values},
         folder=folder,
         out=staging,
         checkpoints=work.checkpoints,
@@ -153,17 +152,6 @@ def _members(run: TrainingRun) -> dict[str, Path]:
         if problems := registry.artefact_problems(version, contents=False):  # the trainer reads all of it
             raise TrainerFailed(f"{version.ref} cannot be a member: {'; '.join(problems)}.")
     return {slug: store.version_folder(slug, version.number) for slug, version in members.items()}
-
-
-def _labels_shown(run: TrainingRun) -> list[str]:
-    """Where the classifier leaves its labels to the data: all that its examples show, in alphabetical order."""
-    multi_label = run.classifier.get_label_config().multi_label
-    texts = {text for split in _splits(run).values() for text in split}
-    return sorted({label for text in texts for label in label_set(text)} if multi_label else texts)
-
-
-def _splits(run: TrainingRun) -> dict[str, dict[str, int]]:
-    return {split: run.snapshot.counts.get(split, {}) for split in _Split.values}
 
 
 def _recipe_here(run: TrainingRun) -> dict[str, Any]:

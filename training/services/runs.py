@@ -3,6 +3,8 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -12,12 +14,13 @@ from kalimtak.core import audit, jobs
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict, InvalidInput, KalimtakError
 from kalimtak.core.models import Job
+from kalimtak.core.pulses import worker_is_seen
 from registry import services as registry
 from registry.families import FAMILIES
 from registry.models import Classifier
-from registry.recipe import Recipe, RecipeError, apply_overrides
+from registry.recipe import Place, Recipe, RecipeError, apply_overrides, check_use_8bit, unused_keys
 from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
-from training.services.snapshots import golden_reserve, snapshot_freeze
+from training.services.snapshots import golden_reserve, labels_of, snapshot_freeze
 
 
 @transaction.atomic
@@ -36,8 +39,8 @@ def run_start(
 
     `recipe` and `family` are the classifier's unless given, `overrides` are assignments such as
     `training_config.num_epochs=2`. The same `key` never starts a second run: the first one is returned. With
-    `ring=False` the caller runs the job by itself. Raises `InvalidInput` for a recipe, type, member or `then` that
-    cannot be, and `Conflict` with code `no_data` or `one_class`.
+    `ring=False` the caller runs the job by itself. Raises `InvalidInput` for a recipe, type, member, number of
+    labels or `then` that cannot be, and `Conflict` with code `no_data` or `one_class`.
     """
     if then not in TrainingRun.Then.values:
         _refuse("then", f"Use one of {', '.join(TrainingRun.Then.values)}.")
@@ -51,12 +54,14 @@ def run_start(
         _refuse("type", f"Type {family!r} cannot be trained here; use one of {', '.join(sorted(FAMILIES))}.")
     try:
         recipe = apply_overrides(recipe or locked.get_recipe(), overrides)
+        check_use_8bit(recipe, family, Place(locked.slug))
     except RecipeError as error:
         raise InvalidInput(str(error)) from error
     if family == "ensemble":
         registry.ensemble_members(locked, recipe.model.members)  # here a person hears of it, in the job later nobody
     golden_reserve(locked)
     snapshot = snapshot_freeze(locked, seed=recipe.training.seed, recipe=recipe, learns=family != "custom")
+    _check_num_labels(recipe.model.num_labels, labels_of(snapshot, locked), locked.slug)
     return _queue(locked, snapshot, recipe.to_dict(), family, actor=actor, then=then, key=key, ring=ring)
 
 
@@ -90,7 +95,7 @@ def run_resume(classifier: Classifier, *, actor: str, then: str = "", ring: bool
 def _queue(
     classifier: Classifier,
     snapshot: DatasetSnapshot,
-    recipe: dict[str, dict[str, object]],
+    recipe: dict[str, dict[str, Any]],
     family: str,
     *,
     actor: str,
@@ -99,25 +104,50 @@ def _queue(
     ring: bool,
     resume_of: str = "",
 ) -> TrainingRun:
-    device = recipe["training_config"]["device"]
-    wants_cuda = (settings.KALIMTAK_DEVICE if device == "auto" else device) == "cuda"
     job = jobs.enqueue(
         "train",
         {"classifier": classifier.slug},
         key=key or f"train:{uuid.uuid4()}",
         actor=actor,
-        cluster="gpu" if wants_cuda else "training",
+        cluster=_cluster_for(recipe["training_config"]["device"], ring=ring),
         ring=ring,
     )
     crashpoint("run.after_job")
+    unused = unused_keys(recipe, family)
     run = TrainingRun.objects.create(
-        job=job, classifier=classifier, snapshot=snapshot, family=family, recipe=recipe, then=then
+        job=job,
+        classifier=classifier,
+        snapshot=snapshot,
+        family=family,
+        recipe=recipe,
+        then=then,
+        notes=[f"{family} does not use: {', '.join(unused)}."] if unused else [],
     )
     job.params |= {"run": run.pk} | ({"resume_of": resume_of} if resume_of else {})
     job.save(update_fields=["params"])
     audit.record(actor, "run.start", classifier.slug, run=run.pk, snapshot=snapshot.digest, then=then)
     crashpoint("run.before_commit")
     return run
+
+
+def _cluster_for(device: str, *, ring: bool) -> str:
+    """Where a run on `device` is queued: `gpu` for cuda, and for auto where a worker of that cluster is at work.
+
+    Where the recipe leaves the device open, the installation's choice counts. What the caller runs by itself (`ring`
+    is False) has no need of a worker elsewhere.
+    """
+    wanted = settings.KALIMTAK_DEVICE if device == "auto" else device
+    return "gpu" if wanted == "cuda" or (wanted == "auto" and ring and worker_is_seen("gpu")) else "training"
+
+
+def _check_num_labels(expected: int | None, labels: Sequence[str], slug: str) -> None:
+    """Where `label_config.labels` lists none, only the data says how many there are. Raises `InvalidInput`."""
+    if expected is not None and expected != len(labels):
+        listed = shorten(", ".join(labels), 200)
+        raise InvalidInput(
+            f"model_config.num_labels is {expected}, but {slug} has {len(labels)} labels ({listed}); "
+            f"set it to {len(labels)}, or correct label_config.labels or the data."
+        )
 
 
 def _refuse(field: str, message: str) -> None:

@@ -133,6 +133,14 @@ def snapshot_freeze(
     return snapshot
 
 
+def labels_of(snapshot: DatasetSnapshot, classifier: Classifier) -> tuple[str, ...]:
+    """The labels of a run over `snapshot`: the classifier's, else all that the rows show, in alphabetical order."""
+    if classifier.labels:
+        return tuple(classifier.labels)
+    texts = {text for split in TrainingDataItem.Split.values for text in snapshot.counts.get(split, {})}
+    return tuple(sorted({label for text in texts for label in classifier.label_parts(text)}))
+
+
 def _rows(classifier: Classifier, *, correction_weight: float) -> Iterator[Row]:
     """What may be learnt from and the golden items, in order of id; a correction counts `correction_weight` times."""
     items = TrainingDataItem.objects.filter(classifier=classifier).approved().order_by("pk")

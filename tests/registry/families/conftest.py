@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry.families.material import Built, build, sentences, settings_of
+from tests.registry.families.material import SEVERAL, Built, build, sentences, settings_of
 from tests.registry.families.tiny import write_tiny_bert
 
 
@@ -31,7 +31,10 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Calla
         if (name, kind) not in made:
             fields = ("question", "context") if kind == "pair" else ("text",)
             folder = tmp_path_factory.mktemp(f"{name}-{kind}")
-            made[name, kind] = build(name, folder, *settings_of(name, tiny_encoder), input_fields=fields)
+            settings, data = settings_of(name, tiny_encoder), {}
+            if kind == "several":
+                settings, data = (*settings, "training_config.num_epochs=16"), SEVERAL
+            made[name, kind] = build(name, folder, *settings, input_fields=fields, **data)
         return made[name, kind]
 
     return once

@@ -13,6 +13,7 @@ from pathlib import Path
 from registry.families import family
 from registry.families.base import Example, FitRequest, FitResult, manifest_of
 from registry.families.probes import write_probes
+from registry.labels import NOTHING, label_text_of
 from registry.manifest import write_manifest
 from registry.recipe import Recipe, apply_overrides
 
@@ -62,6 +63,17 @@ def sentences(count: int, *, seed: int = 0, fields: int = 1) -> list[Example]:
     return examples
 
 
+def several(count: int, *, seed: int = 0) -> list[Example]:
+    """`count` inputs of one label, of two, and some of none."""
+    chooser, plain = random.Random(seed), sentences(2 * count, seed=seed)
+    examples = []
+    for index, (one, other) in enumerate(zip(plain[::2], plain[1::2], strict=True)):
+        both = Example((f"{one.fields[0]} and {other.fields[0]}",), label_text_of((one.label, other.label), LABELS))
+        none = Example((f"{chooser.choice(_FILLERS)} {chooser.choice(_FILLERS)}",), NOTHING)
+        examples.append(none if index % 8 == 7 else both if index % 2 else one)
+    return examples
+
+
 def request_for(folder: Path, *assignments: str, **changes: object) -> FitRequest:
     """A small request writing below `folder`; `assignments` as for `--set`."""
     fields = changes.get("input_fields", ("text",))
@@ -82,7 +94,11 @@ def request_for(folder: Path, *assignments: str, **changes: object) -> FitReques
     if not names or request.members:
         return request
     labels = request.labels if len(request.labels) > 1 else LABELS
-    return dataclasses.replace(request, members={name: member(name, labels, fields) for name in names})
+    members = {name: member(name, labels, fields, multi_label=request.multi_label) for name in names}
+    return dataclasses.replace(request, members=members)
+
+
+SEVERAL = {"multi_label": True, "train": several(360, seed=1), "valid": several(90, seed=2)}
 
 
 @functools.cache
@@ -90,7 +106,8 @@ def member(name: str, labels: tuple[str, ...], fields: tuple[str, ...], *, multi
     """A quick version of the classifier `name` for an ensemble; no two names learn alike."""
     folder = shared_cache() / "-".join((name, *labels, *fields, str(multi_label)))
     settings = "training_config.ngram_range=[1, 1]", f"training_config.C={len(name)}"
-    return build("classic", folder, *settings, labels=labels, input_fields=fields, multi_label=multi_label)[0]
+    data: dict[str, object] = SEVERAL if multi_label else {}
+    return build("classic", folder, *settings, labels=labels, input_fields=fields, **data)[0]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from registry import families
 from registry.families.base import Example, FamilyError, balanced_weights
-from registry.families.features import read_features
+from registry.families.features import FieldFeatures, read_features
 from registry.families.terms import terms_of
 from registry.labels import label_text_of
 from tests.registry.families.material import LABELS, Built, build, sentences
@@ -83,6 +83,22 @@ def test_a_heavier_example_counts_more(tmp_path: Path) -> None:
         return float(families.load(built).predict([("quince quince",)])[0].probabilities[0])
 
     assert fruitiness(3.0, tmp_path / "heavy") > fruitiness(1.0, tmp_path / "light") + 0.1
+
+
+def test_the_keys_of_the_family_do_what_they_say(tmp_path: Path) -> None:
+    def made(name: str, *assignments: str) -> tuple[FieldFeatures, np.ndarray]:
+        features, coefficients, _ = read_features(build("classic", tmp_path / name, *assignments)[0] / "serving")
+        return features, coefficients
+
+    usual, weak = made("usual", "training_config.C=5")[1], made("weak", "training_config.C=0.01")[1]
+    assert np.abs(weak).max() < 0.3 * np.abs(usual).max()  # held nearer to 0
+
+    features, _ = made("few", "training_config.max_features=100")
+    assert [len(block.terms) for block in features.blocks] == [100, 100]  # of words, and of their parts
+    for low, high in ((1, 1), (2, 3)):
+        features, _ = made(f"{low}-{high}", f"training_config.ngram_range=[{low}, {high}]")
+        words = next(block for block in features.blocks if block.options["analyzer"] == "word")
+        assert {len(term.split()) for term in words.terms} == set(range(low, high + 1))
 
 
 def test_balanced_weights_give_every_label_the_same_share() -> None:

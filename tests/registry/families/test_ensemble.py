@@ -146,6 +146,19 @@ def test_with_few_validation_texts_all_members_count_alike(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_validation_texts_of_one_label_choose_between_votes_alone(tmp_path: Path, others: int) -> None:
+    told = sentences(300, seed=3)
+    fruit = [example for example in told if example.label == "fruit"][: 60 - others]
+    valid = [*fruit, *[example for example in told if example.label == "weather"][:others]]
+    assert len(valid) == 60
+    folder, _, result = build("ensemble", tmp_path, *MEMBERS, valid=valid)
+    assert any("Stacking was not tried" in note for note in result.notes)
+    assert any("held out: vote 0." in note and "stacking" not in note for note in result.notes)
+    answers = families.load(folder).predict([("a mango",), ("a tractor",), ("the storm",)])
+    assert [LABELS[int(answer.probabilities.argmax())] for answer in answers] == list(LABELS)
+
+
 def test_several_labels_of_a_text_are_answered_together(tmp_path: Path) -> None:
     plain = sentences(400, seed=11)
     examples = [

@@ -7,17 +7,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry import families
 from registry.exporting import export_artefact
+from registry.families import combination, ensemble
 from registry.families.base import FamilyError
 from registry.manifest import ArtefactCorrupt, verify_manifest
-from tests.registry.families.material import Built, sentences
+from tests.registry.families.material import LABELS, Built, build, member, sentences
 
 Builder = Callable[..., Built]
-EXPORTED = sorted(families.FAMILIES.keys() - {"custom", "ensemble"})
+EXPORTED = sorted(families.FAMILIES.keys() - {"custom"})
 ODD = ("", "🍎🍌 تفاح", "a  \x00b", "apple " * 400)
 
 
@@ -50,6 +52,32 @@ def test_an_exported_version_answers_the_same_without_kalimtak(
         assert list(given) == list(predictor.labels)
         assert list(given.values()) == pytest.approx(answer.probabilities.tolist(), abs=1e-5)
     assert verify_manifest(tmp_path / "mine" / "model").family == name
+
+
+@pytest.mark.parametrize("method", [combination.VOTE, combination.STACK])
+def test_an_exported_ensemble_asks_members_of_both_kinds(
+    method: str, built: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(opinions: combination.Opinions, truth: Any, **_: Any) -> combination.Choice:
+        kind = combination._Vote(False) if method == combination.VOTE else combination._Stack(False, 1.0)
+        combiner = kind.fit(opinions, truth)
+        return combination.Choice(combiner, combiner.logits(opinions), {combination.VOTE: 1.0, combination.STACK: 1.0})
+
+    monkeypatch.setattr(ensemble, "choose", chosen)
+    members = {"one": member("one", LABELS[::-1], ("text",)), "three": built("embedding")[0]}
+    artefact = build("ensemble", tmp_path, "model_config.members=[one, three]", members=members)[0]
+    export_artefact(artefact, tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").glob("*.py")} == {
+        *("predict.py", "member_sklearn.py", "member_onnx.py", "preparation.py")
+    }
+    commands = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert "python predict.py" in commands and "python member" not in commands
+    needed = {line.partition("==")[0] for line in (tmp_path / "mine" / "requirements.txt").read_text().splitlines()}
+    assert needed == {"numpy", "safetensors", "scipy", "scikit-learn", "emoji", "onnxruntime", "tokenizers"}
+    inputs = [*([text] for text in ODD), *(list(example.fields) for example in sentences(6, seed=9))]
+    expected = families.load(artefact).predict([tuple(fields) for fields in inputs])
+    for given, answer in zip(ask(tmp_path / "mine", inputs), expected, strict=True):
+        assert list(given.values()) == pytest.approx(answer.probabilities.tolist(), abs=1e-5)
 
 
 @pytest.mark.slow

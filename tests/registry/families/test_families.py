@@ -14,8 +14,18 @@ import pytest
 from registry import families
 from registry.families.base import Answer, Example, FamilyError, Predictor, Stopped
 from registry.families.probes import PROBES_NAME, check_probes
+from registry.labels import label_set
 from registry.manifest import ArtefactCorrupt, write_manifest
-from tests.registry.families.material import LABELS, Built, Listener, build, request_for, sentences, settings_of
+from tests.registry.families.material import (
+    LABELS,
+    Built,
+    Listener,
+    build,
+    request_for,
+    sentences,
+    settings_of,
+    several,
+)
 
 ROOT = Path(__file__).parents[3]
 ALL = pytest.mark.parametrize("name", sorted(families.FAMILIES))
@@ -132,6 +142,28 @@ def test_a_question_and_its_context_are_read_together(name: str, built: Builder)
     assert check_probes(folder) == []
 
 
+@LEARNING
+def test_several_labels_are_learnt_converted_and_answered_independently(name: str, built: Builder) -> None:
+    folder, _, result = built(name, "several")
+    predictor = families.load(folder)
+    thresholds = np.array([result.calibration["thresholds"][label] for label in LABELS])
+    examples = several(60, seed=3)
+    answers = predictor.predict([example.fields for example in examples])
+    given = np.array([answer.probabilities >= thresholds for answer in answers])
+    shown = np.array([[label in label_set(example.label) for label in LABELS] for example in examples])
+    assert (given == shown).mean() >= 0.8  # of all decisions
+    assert set(given.sum(axis=1)) >= {0, 1, 2}
+    sums = [answer.probabilities.sum() for answer in answers]
+    assert min(sums) < 0.9 and max(sums) > 1.5
+    inputs = [example.fields for example in examples[:8]]
+    for fields, answer in zip(inputs, answers, strict=False):
+        np.testing.assert_array_equal(predictor.predict([fields])[0].probabilities, answer.probabilities)
+    there = ask_afresh(folder, inputs)
+    np.testing.assert_allclose([each.probabilities for each in answers[:8]], there["probabilities"], atol=1e-6)
+    assert there["loaded"] == []
+    assert check_probes(folder) == []
+
+
 @ALL
 def test_the_probes_are_reproduced_by_a_process_of_its_own(name: str, built: Builder) -> None:
     command = [sys.executable, "-m", "registry.families.verify", str(built(name)[0])]
@@ -232,7 +264,17 @@ def test_a_label_without_examples_keeps_its_place_and_is_rarely_answered(
     assert predictor.labels == labels
     answers = predictor.predict([example.fields for example in sentences(30, seed=8)])
     assert all(answer.probabilities[0] < 0.3 for answer in answers)
-    assert any("animal" in note for note in result.notes)
+    assert "No training text shows: animal; the model will hardly ever answer so. Import examples." in result.notes
+
+
+def test_a_label_of_one_example_is_learnt_and_noted(tmp_path: Path) -> None:
+    train = [*sentences(60, seed=1), Example(("a lion",), "animal")]
+    _, _, result = build("classic", tmp_path, labels=("animal", *LABELS, "tool"), train=train)
+    told = [note for note in result.notes if "training text shows" in note]
+    assert told == [
+        "No training text shows: tool; the model will hardly ever answer so. Import examples.",
+        "Only one training text shows: animal; little is learnt from it. Import more examples.",
+    ]
 
 
 def test_a_family_outside_the_table_is_refused_by_name(built: Builder, tmp_path: Path) -> None:
