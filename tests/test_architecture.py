@@ -56,8 +56,8 @@ TORCH = {"torch", "transformers", "accelerate", "peft", "sentence_transformers"}
 TRAINERS = tuple(
     f"registry/families/{name}.py"
     for name in (
-        *("adapters", "architecture", "batching", "crew", "devices", "encoder_conversion", "export", "finetune"),
-        *("graph_cache", "graph_export", "learner", "memory", "parents", "watch", "weights"),
+        *("adapters", "architecture", "batching", "crew", "devices", "dropout", "encoder_conversion", "export"),
+        *("finetune", "first_token", "graph_cache", "graph_export", "learner", "memory", "parents", "watch", "weights"),
     )
 )
 

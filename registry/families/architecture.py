@@ -16,6 +16,14 @@ _APART = frozenset(
     | {"value_layer", "wq", "wv"}
 )
 
+# Their layers are BERT's, or DistilBERT's, which computes the same under other names.
+_LIKE_BERT = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
+
+
+def is_like_bert(config: Any) -> bool:
+    """Whether every token attends to all others by the softmax of plain products, in layers built like BERT's."""
+    return config.model_type in _LIKE_BERT and not getattr(config, "is_decoder", False)
+
 
 def reads_token_types(model: Any, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the model tells the parts of an input by token types, and its tokenizer gives them.

@@ -21,6 +21,7 @@ from registry.calibration import Calibration
 from registry.families.agreement import MAX_COMPARED, evenly, judge_int8
 from registry.families.architecture import use_linear_layers
 from registry.families.base import FamilyError, FitRequest, Stopped
+from registry.families.first_token import read_first_token_only
 from registry.families.graph_export import Inputs, OneResult, write_graph
 from registry.families.onnx_predictor import FP32_NAME, INT8_NAME, TOKENIZER_NAME, Graph
 from registry.families.quantisation import CALIBRATION_TEXTS, quantise
@@ -76,6 +77,7 @@ def export_onnx(
     model = read(package)
     model.config.use_cache = False  # of what was read so far, for models that go on to write
     use_linear_layers(model)
+    read_first_token_only(model)
     inputs = Inputs.of(AutoTokenizer.from_pretrained(package, trust_remote_code=False), model)
     write_graph(OneResult(model, _logits_alone), inputs, target, output="logits", max_length=max_length, cache=cache)
 

@@ -39,6 +39,7 @@ def fingerprint(module: torch.nn.Module, inputs: Sequence[str], output: str) -> 
     config = {name: value for name, value in model.config.to_dict().items() if name not in _ABOUT_THIS_MODEL}
     told = {
         "config": config,
+        "replaced": [name for name, part in module.named_modules() if "forward" in vars(part)],
         "weights": [(name, list(value.shape), str(value.dtype)) for name, value in module.state_dict().items()],
         "inputs": list(inputs),
         "output": output,
