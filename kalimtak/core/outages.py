@@ -5,8 +5,10 @@ space, or read-only (a standby, before it is promoted).
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
@@ -56,3 +58,25 @@ def unavailable(request: HttpRequest, error: BaseException, outage: Unavailable,
     response["Cache-Control"] = "no-store"
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
+
+
+@contextmanager
+def lock_patience(seconds: float) -> Iterator[None]:
+    """Within the block this thread's connection waits so long for another writer of SQLite, not the usual 20 s.
+
+    PostgreSQL has its `lock_timeout`. Raises what opening a connection raises.
+    """
+    if connection.vendor != "sqlite":
+        yield
+        return
+    _wait_at_most(seconds)
+    try:
+        yield
+    finally:
+        if connection.connection is not None:
+            _wait_at_most(connection.settings_dict["OPTIONS"].get("timeout", 5.0))
+
+
+def _wait_at_most(seconds: float) -> None:
+    connection.ensure_connection()
+    connection.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
