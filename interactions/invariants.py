@@ -106,14 +106,16 @@ def no_answer_waits_in_the_spool(look: Look) -> Iterator[Finding]:
     for path in spool.files(spool_folder(), spool.WAITING):
         if rows := spool.rows_in(path):
             remedy = "With the database back, a running web process or worker records them within a minute."
-            yield warning(path, f"{rows} answers that were given wait to be recorded", remedy)
+            yield warning(f"spool/{path.name}", f"{rows} answers that were given wait to be recorded", remedy)
     for path in spool.files(spool_folder(), spool.REFUSED):
         what = f"the database refused {spool.rows_in(path)} answers that were given: {spool.reason_in(path)}"
         remedy = f"Mend that and rename it to {path.stem}{spool.WAITING}: they are tried again. Else remove it."
-        yield error(path, what, remedy)
+        yield error(f"spool/{path.name}", what, remedy)
     for path in spool.files(spool_folder(), spool.DAMAGED):
         what = "it was damaged on the disk, and some answers that were given have no row"
-        yield error(path, what, "The others in it were recorded. Examine the disk, then remove the file.")
+        yield error(
+            f"spool/{path.name}", what, "The others in it were recorded. Examine the disk, then remove the file."
+        )
 
 
 CHECKS: tuple[Check, ...] = (

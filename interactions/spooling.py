@@ -41,6 +41,7 @@ LOCK_SECONDS = 1.5  # for another writer of SQLite, before an answer is spooled
 NEARLY_FULL = 0.9
 
 First = RequestMemo | NewMemo
+_REFUSALS = (IntegrityError, DataError, ValueError, TypeError)  # of this row for good; all else may be mended by waiting
 _UNKNOWN = "The database is away, and whether this request_id was answered before cannot be told; try again."
 
 
@@ -248,7 +249,7 @@ def records_write(records: list[spool.Record]) -> list[str]:
             reasons[place] = str(error)
     try:
         found = _recorded(list(answers.values()))
-    except (IntegrityError, DataError):
+    except _REFUSALS:
         found = [_recorded_alone(answer) for answer in answers.values()]
     for place, reason in zip(answers, found, strict=True):
         reasons[place] = reason
@@ -263,7 +264,7 @@ def _recorded(answers: list[NewAnswer]) -> list[str]:
 def _recorded_alone(answer: NewAnswer) -> str:
     try:
         return _recorded([answer])[0]
-    except (IntegrityError, DataError) as error:
+    except _REFUSALS as error:
         return str(error).partition("\n")[0]
 
 
