@@ -41,7 +41,7 @@ LOCK_SECONDS = 1.5  # for another writer of SQLite, before an answer is spooled
 NEARLY_FULL = 0.9
 
 First = RequestMemo | NewMemo
-_REFUSALS = (IntegrityError, DataError, ValueError, TypeError)  # of this row for good; all else may be mended by waiting
+_REFUSALS = (IntegrityError, DataError, ValueError, TypeError)  # of a row for good; all else may pass
 _UNKNOWN = "The database is away, and whether this request_id was answered before cannot be told; try again."
 
 

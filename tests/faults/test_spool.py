@@ -46,16 +46,16 @@ def test_nothing_is_lost_or_doubled_though_all_is_killed_while_spooling_and_whil
     with scene.load() as load:
         load.wait_for_answers()
         with locked(installation):
-            load.wait_for_answers(100)
+            load.wait_for_answers(40)
             first = ask().json()
-            load.wait_for_answers(100)
+            load.wait_for_answers(40)
             installation.kill_all()
             installation.start_web(**deaths)
-            load.wait_for_answers(100)
+            load.wait_for_answers(40)
             assert [ask().json() for _ in range(8)] == [first] * 8, "whichever process answers"
             assert scene.ask("spooling.waiting().answers") > 0
         wait_until(lambda: noted.exists(), 30, what="a death while recording")
-        load.wait_for_answers(100)
+        load.wait_for_answers(40)
     scene.wait_for_an_empty_spool()
     assert load.without_retry_after == 0
     assert ask().json() == first
