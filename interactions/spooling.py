@@ -112,8 +112,8 @@ class Spool:
             with self._lock:
                 self._current().append(line)
         except (spool.SpoolFull, OSError) as error:
-            logger.error("Answers were not given: the database is away, and %s", error)
-            raise Unavailable("The answer could not be recorded, so it was not given.", retry_after=5) from error
+            message = f"The database is away, and nothing can be spooled: {error}."
+            raise Unavailable(message, retry_after=5) from error
 
     def _current(self) -> spool.SpoolFile:
         """The file to write to; one that failed is mended and left alone, since others may have read what it lost."""

@@ -13,7 +13,7 @@ from tests.faults.scene import Scene
 from tests.installation import Installation
 from tests.services import wait_until
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 
 @contextmanager

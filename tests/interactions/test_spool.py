@@ -238,7 +238,7 @@ class Machine:
             self.file = None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(steps=STEPS)
 def test_what_was_given_is_recorded_once_whatever_dies_when(steps, tmp_path_factory):
     machine = Machine(tmp_path_factory.mktemp("spool"))
