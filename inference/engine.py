@@ -1,8 +1,8 @@
 """The batcher of a serving process: texts are answered one by one, and made durable together.
 
-Request threads hand in work and wait; one thread takes what is waiting, runs the models, calls `record` once for all
-answers of the round (the group commit), and only then lets anybody have an answer. It never waits for company: a
-request that comes alone is a round of its own.
+Request threads hand in work and wait; one thread takes what is waiting, runs the models, and hands the answers of the
+round to the committer, which records them together and only then lets anybody have one. It never waits for company: a
+request that comes alone is a round of its own. Equal texts of a round are computed once.
 
 The engine deliberately knows neither versions nor classifiers nor the database. Work brings the predictor chosen for
 it, so no request can mix two versions, and a replaced version is freed when its last work is done.
@@ -17,7 +17,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from inference.committer import Answered, Committer, ModelFailed, RecordFailed
 from registry.families.base import Answer, Fields, Predictor
+
+__all__ = ["Engine", "ModelFailed", "Overloaded", "RecordFailed", "Work"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +35,6 @@ Result = TypeVar("Result")
 
 class Overloaded(Exception):
     """The queue is full; nothing was accepted."""
-
-
-class ModelFailed(Exception):
-    """The model could not answer this request."""
-
-
-class RecordFailed(Exception):
-    """The answers could not be made durable, so nobody got one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,18 +64,18 @@ class Work(Generic[Draft, Result]):
     def is_answered(self) -> bool:
         return len(self.answers) == len(self.inputs)
 
+    def draft(self, now: float) -> Draft:
+        """What is recorded of the answers; `now` is in seconds of `perf_counter`."""
+        return self.complete(self.answers, (now - self.submitted) * 1000)
+
 
 class Engine(Generic[Draft, Result]):
-    """One batcher thread with a queue of at most `capacity` waiting texts.
-
-    `record(drafts)` makes the drafts durable in one go and returns, for each, what its request shall get: a result, or
-    an exception. It is called in the batcher thread only. Where it raises, every draft's request gets `RecordFailed`.
-    """
+    """One batcher thread with a queue of at most `capacity` waiting texts; `record` is the committer's."""
 
     def __init__(
         self, record: Callable[[list[Draft]], Sequence[Result | Exception]], *, capacity: int = CAPACITY
     ) -> None:
-        self._record = record
+        self._committer = Committer(record, self._settle)
         self._capacity = capacity
         self._waiting: deque[Work[Draft, Result]] = deque()
         self._texts = 0
@@ -121,17 +116,22 @@ class Engine(Generic[Draft, Result]):
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(timeout)
+        self._committer.stop(timeout)
 
     def _run(self) -> None:
         while pieces := self._take():
             works = [work for work, _ in pieces]
             try:
                 self._compute(pieces)
-                self._commit([work for work in works if work.is_answered and not work.future.done()])
             except Exception as error:  # whatever happens, nobody waits for ever
                 logger.exception("A round of answers failed")
                 _fail(works, ModelFailed(str(error)))
-            self._put_back(works)
+            failed = [work for work in works if work.future.done()]
+            answered = [work for work in works if work.is_answered and not work.future.done()]
+            self._put_back([work for work in works if not work.is_answered and not work.future.done()])
+            self._settle(failed)
+            if answered:
+                self._committer.commit(answered)
 
     def _take(self) -> "list[tuple[Work[Draft, Result], Sequence[Fields]]]":
         """Wait for work, then take a piece of each request in turn until the round is full. Empty: time to end."""
@@ -151,69 +151,46 @@ class Engine(Generic[Draft, Result]):
                     pieces.append((work, piece))
         return pieces
 
-    def _put_back(self, works: "Iterable[Work[Draft, Result]]") -> None:
+    def _put_back(self, works: "Sequence[Work[Draft, Result]]") -> None:
         """Requests with texts left go to the end of the queue, behind those that came meanwhile."""
+        if works:
+            with self._changed:
+                self._waiting.extend(works)
+
+    def _settle(self, works: Sequence[Answered[Draft, Result]]) -> None:
+        """These requests have their outcome and wait no longer."""
         with self._changed:
-            for work in works:
-                if work.future.done():
-                    self._texts -= len(work.inputs)
-                else:
-                    self._waiting.append(work)
+            self._texts -= sum(len(work.inputs) for work in works)
 
     def _compute(self, pieces: "list[tuple[Work[Draft, Result], Sequence[Fields]]]") -> None:
-        """Answer every piece: one call per request, or one for all that share a model which computes in batches."""
-        groups: defaultdict[int, list[tuple[Work[Draft, Result], Sequence[Fields]]]] = defaultdict(list)
+        """Answer every piece, each text of a model once. A text that the model fails on fails its own requests only."""
+        by_model: defaultdict[int, list[tuple[Work[Draft, Result], Sequence[Fields]]]] = defaultdict(list)
         for work, piece in pieces:
-            groups[id(work.predictor) if work.factor > 1 else id(work)].append((work, piece))
-        for group in groups.values():
-            if not self._predict(group) and len(group) > 1:
-                for alone in group:  # one odd text must not spoil its neighbours
-                    self._predict([alone])
+            by_model[id(work.predictor)].append((work, piece))
+        for group in by_model.values():
+            wanted = list(dict.fromkeys(fields for _, piece in group for fields in piece))
+            answers = _answers(group[0][0].predictor, wanted)
+            for work, piece in group:
+                found = [answers[fields] for fields in piece]
+                failures = [answer for answer in found if isinstance(answer, ModelFailed)]
+                if failures:
+                    _fail([work], failures[0])
+                else:
+                    work.answers += found  # type: ignore[arg-type]
 
-    def _predict(self, group: "list[tuple[Work[Draft, Result], Sequence[Fields]]]") -> bool:
-        """Extend the answers of the group's requests. False where the model failed.
 
-        A request that was tried on its own is told so; a group may still be tried one by one.
-        """
-        inputs = [fields for _, piece in group for fields in piece]
-        try:
-            answers = group[0][0].predictor.predict(inputs)
-            if len(answers) != len(inputs):
-                raise ModelFailed(f"{len(inputs)} texts got {len(answers)} answers")
-        except Exception as error:
-            if len(group) == 1:
-                logger.exception("The model failed")
-                _fail([work for work, _ in group], ModelFailed(str(error)))
-            return False
-        start = 0
-        for work, piece in group:
-            work.answers += answers[start : start + len(piece)]
-            start += len(piece)
-        return True
-
-    def _commit(self, works: "list[Work[Draft, Result]]") -> None:
-        """Make the answers of these requests durable together, then hand them out."""
-        now, ready, drafts = time.perf_counter(), [], []
-        for work in works:
-            try:
-                drafts.append(work.complete(work.answers, (now - work.submitted) * 1000))
-                ready.append(work)
-            except Exception as error:
-                logger.exception("An answer could not be put into words")
-                _fail([work], ModelFailed(str(error)))
-        if not ready:
-            return
-        try:
-            results = self._record(drafts)
-        except Exception as error:
-            logger.error("Answers could not be recorded: %s", error)
-            _fail(ready, RecordFailed(str(error)))
-            return
-        for work, result in zip(ready, results, strict=True):
-            if isinstance(result, Exception):
-                work.future.set_exception(result)
-            else:
-                work.future.set_result(result)
+def _answers(predictor: Predictor, inputs: Sequence[Fields]) -> dict[Fields, Answer | ModelFailed]:
+    """The model's answer to each input; where it fails on all together, each alone, since one may be to blame."""
+    try:
+        answers = predictor.predict(inputs)
+        if len(answers) != len(inputs):
+            raise ModelFailed(f"{len(inputs)} texts got {len(answers)} answers")
+    except Exception as error:
+        if len(inputs) > 1:
+            return {fields: _answers(predictor, [fields])[fields] for fields in inputs}
+        logger.exception("The model failed")
+        return {inputs[0]: ModelFailed(str(error))}
+    return dict(zip(inputs, answers, strict=True))
 
 
 def _fail(works: "Iterable[Work[Draft, Result]]", error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, PolymorphicProxySerializer, extend_schema
+from drf_spectacular.utils import OpenApiExample, PolymorphicProxySerializer, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -18,8 +18,9 @@ from inference.serializers import (
 )
 from inference.services import text_classify
 from kalimtak.core.api import ApiView
-from kalimtak.core.auth import caller_of
+from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput
+from kalimtak.core.lean import LeanView
 from kalimtak.core.models import Scope
 from kalimtak.core.openapi import error_responses
 
@@ -51,12 +52,8 @@ ANSWER = PolymorphicProxySerializer(
 )
 
 
-class PredictView(ApiView):
-    """Answer one text or up to 256."""
-
-    required_scope = Scope.PREDICT
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict",
         summary="Classify a text, or a batch",
         request=PredictRequestSerializer,
@@ -67,16 +64,18 @@ class PredictView(ApiView):
             OpenApiExample("A result", RESULT, response_only=True, status_codes=["200"]),
         ],
     )
-    def post(self, request: Request) -> Response:
-        return answer(request, request.data, classifier_named(request.data))
-
-
-class ClassifyView(ApiView):
-    """Answer by the classifier of this route."""
+)
+class PredictView(LeanView):
+    """Answer one text or up to 256."""
 
     required_scope = Scope.PREDICT
 
-    @extend_schema(
+    def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
+        return answer(caller, body, classifier_named(body))
+
+
+@extend_schema_view(
+    post=extend_schema(
         operation_id="classify",
         summary="Classify by one classifier",
         request=ClassifyRequestSerializer,
@@ -85,36 +84,37 @@ class ClassifyView(ApiView):
             OpenApiExample(
                 "Own fields", {"question": "Will you resign?", "context": "No, I will not."}, request_only=True
             ),
-            OpenApiExample(
-                "A result",
-                RESULT | CLARITY,
-                response_only=True,
-                status_codes=["200"],
-            ),
+            OpenApiExample("A result", RESULT | CLARITY, response_only=True, status_codes=["200"]),
         ],
     )
-    def post(self, request: Request, route: str) -> Response:
-        named = classifier_named(request.data)
+)
+class ClassifyView(LeanView):
+    """Answer by the classifier of this route."""
+
+    required_scope = Scope.PREDICT
+
+    def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
+        route, named = captured["route"], classifier_named(body)
         if named and named != route:
             message = f"This is the route of {route}; leave it out, or ask /api/predict."
             raise InvalidInput(message, fields={"classifier": [message]})
-        return answer(request, request.data, route, own_label=True)
+        return answer(caller, body, route, own_label=True)
 
 
-def answer(request: Request, body: Any, slug: str, *, own_label: bool = False) -> Response:
+def answer(caller: Caller, body: Any, slug: str, *, own_label: bool = False) -> dict[str, Any]:
     """One result, or `{"results": […]}` for a batch; with the label under the classifier's own name if asked."""
     served = LIVE.current().get(slug)
     question = question_of(body, served.input_fields, classifier=served.slug)
     results = text_classify(
         served.slug,
         question.items,
-        caller=caller_of(request),
+        caller=caller,
         top_k=question.top_k,
         request_id=question.request_id,
     )
     if own_label:
         results = [shown(result, label_field=served.label_field) for result in results]
-    return Response({"results": results} if question.is_batch else results[0])
+    return {"results": results} if question.is_batch else results[0]
 
 
 class ModelsView(ApiView):

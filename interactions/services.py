@@ -5,7 +5,6 @@ import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,7 +14,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from interactions import spool
-from interactions.models import Feedback, PersonalRecord, RequestMemo, Subject, UserInteraction
+from interactions.insertion import answers_insert
+from interactions.models import Feedback, RequestMemo, Subject, UserInteraction
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from kalimtak.core.uuid7 import uuid7
@@ -23,7 +23,6 @@ from registry.services import label_given
 
 MEMO_LIFETIME = timedelta(hours=24)
 HISTORY_LENGTH = 50
-USER_AGENT_LENGTH = 300
 
 
 @dataclass(slots=True)
@@ -140,52 +139,7 @@ def _earlier(memo: NewMemo | None, held: dict[tuple[str, str], RequestMemo]) -> 
 
 
 def _insert(rows: Sequence[NewInteraction]) -> None:
-    subjects = _subject_ids({row.pseudonym for row in rows if row.pseudonym})
-    UserInteraction.objects.bulk_create([_interaction(row, subjects) for row in rows], ignore_conflicts=True)
-    PersonalRecord.objects.bulk_create(
-        [
-            PersonalRecord(
-                interaction_id=row.id,
-                address=_address(row.address),
-                user_agent=row.user_agent[:USER_AGENT_LENGTH],
-                created_at=row.created_at,
-            )
-            for row in rows
-            if row.address or row.user_agent
-        ],
-        ignore_conflicts=True,
-    )
-
-
-def _address(address: str) -> str | None:
-    """None for what is no IP address, such as the name of a socket: PostgreSQL would refuse the whole group."""
-    try:
-        return str(ip_address(address.partition("%")[0]))
-    except ValueError:
-        return None
-
-
-def _interaction(row: NewInteraction, subjects: dict[str, int]) -> UserInteraction:
-    return UserInteraction(
-        id=row.id,
-        classifier_id=row.classifier_id,
-        version_id=row.version_id,
-        deployment_id=row.deployment_id,
-        kind=row.kind,
-        fields=row.fields,
-        label=row.label,
-        labels=row.labels,
-        confidence=row.confidence,
-        scores=row.scores,
-        threshold=row.threshold,
-        abstained=row.abstained,
-        source=row.source,
-        flags=row.flags,
-        latency_ms=row.latency_ms,
-        subject_id=subjects.get(row.pseudonym),
-        api_key_id=row.api_key_id,
-        created_at=row.created_at,
-    )
+    answers_insert(rows, _subject_ids({row.pseudonym for row in rows if row.pseudonym}))
 
 
 # People ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ port = env.integer("PORT", 8000, low=1, high=65_535)
 bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 workers = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, low=1, high=1024)
-worker_class = "gthread"
+worker_class = "kalimtak.worker.Worker"
 threads = 16
 keepalive = 30
 timeout = 60

@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from .auth import caller_of
+from .auth import Caller, caller_of
 from .errors import InvalidInput, KalimtakError, TooLarge, error_body, printable
 from .ratelimit import address_group, limit
 
@@ -37,24 +37,30 @@ logger = logging.getLogger(__name__)
 
 
 class StrictJSONParser(JSONParser):
-    """JSON as RFC 8259 has it: UTF-8, no NaN, no name twice, no lone surrogates, bounded in size and depth."""
+    """`parse_json` for DRF."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         raw = stream.read(most + 1)
         if len(raw) > most:
             raise TooLarge(f"The body is over {most} bytes.")
-        try:
-            data = json.loads(
-                raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repetition
-            )
-        except UnicodeDecodeError as error:
-            raise InvalidInput("The body is not UTF-8.", code="malformed_json") from error
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput("The body is not valid JSON.", code="malformed_json") from error
-        if b"\\ud" in raw.lower():
-            refuse_lone_surrogates(data)
-        return data
+        return parse_json(raw)
+
+
+def parse_json(raw: bytes) -> Any:
+    """JSON as RFC 8259 has it: UTF-8, no NaN, no name twice, no lone surrogates, bounded in depth.
+
+    Raises `InvalidInput`.
+    """
+    try:
+        data = _DECODER.decode(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InvalidInput("The body is not UTF-8.", code="malformed_json") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("The body is not valid JSON.", code="malformed_json") from error
+    if b"\\ud" in raw.lower():
+        refuse_lone_surrogates(data)
+    return data
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -67,6 +73,9 @@ def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name stands twice in one object")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_repetition)
 
 
 def refuse_lone_surrogates(data: Any) -> None:
@@ -110,12 +119,15 @@ class ApiView(APIView):
         self.check_permissions(request)
 
     def check_rate(self, request: Request) -> None:
-        caller = caller_of(request)
+        self.count(request._request, caller_of(request))
+
+    def count(self, request: HttpRequest, caller: Caller) -> None:
+        """Count a request of this caller. Raises `RateLimited`."""
         if caller.kind == "anonymous":
             value, rate = address_group(caller.address), settings.KALIMTAK_RATELIMIT_ANON
         else:
             value, rate = caller.name, caller.rate or settings.KALIMTAK_RATELIMIT_KEY
-        limit(request._request, group=f"api-{caller.kind}", value=value, rate=rate)
+        limit(request, group=f"api-{caller.kind}", value=value, rate=rate)
 
 
 class RequestSerializer(serializers.Serializer[Any]):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
+from django.http import HttpRequest
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
@@ -71,15 +72,22 @@ def caller_of(request: Request) -> Caller:
     return known
 
 
+def caller_with_key(request: HttpRequest, key: ApiKey) -> Caller:
+    """The caller of a request that came with `key`."""
+    return Caller(
+        "key", f"key:{key.prefix}", key_id=key.pk, scopes=frozenset(key.scopes), rate=key.rate, **_origin(request)
+    )
+
+
+def _origin(request: HttpRequest) -> dict[str, str]:
+    agent = request.META.get("HTTP_USER_AGENT", "").replace("\x00", "")[:300]
+    return {"address": client_address(request), "user_agent": agent}
+
+
 def _caller(request: Request) -> Caller:
-    meta = request.META
-    common: dict[str, Any] = {
-        "address": client_address(request._request),
-        "user_agent": meta.get("HTTP_USER_AGENT", "").replace("\x00", "")[:300],
-    }
-    key = request.auth
-    if isinstance(key, ApiKey):
-        return Caller("key", f"key:{key.prefix}", key_id=key.pk, scopes=frozenset(key.scopes), rate=key.rate, **common)
+    if isinstance(request.auth, ApiKey):
+        return caller_with_key(request._request, request.auth)
+    common: dict[str, Any] = _origin(request._request)
     user = request.user
     if user is not None and user.is_authenticated:
         granted = frozenset(scope for scope, permission in SCOPE_PERMISSIONS.items() if user.has_perm(permission))
@@ -189,7 +197,7 @@ def _note_use(key: ApiKey | None) -> None:
     if key is None or (key.last_used_at is not None and timezone.now() - key.last_used_at <= USED_EVERY):
         return
     try:
-        with lock_patience(USE_SECONDS):
+        with lock_patience(USE_SECONDS), transaction.atomic():
             ApiKey.objects.filter(pk=key.pk).update(last_used_at=timezone.now())
     except Exception as error:
         if outage_of(error) is None:
@@ -207,26 +215,32 @@ def cache_clear() -> None:
         _cache.clear()
 
 
+def key_authenticate(header: bytes) -> ApiKey | None:
+    """The key that an `Authorization` header holds; None for an empty one. Raises `AuthenticationFailed`."""
+    words = header.split()
+    if not words:
+        return None
+    if words[0].lower() != b"bearer" or len(words) != 2:
+        raise AuthenticationFailed("Use: Authorization: Bearer <prefix>.<secret>")
+    prefix, _, secret = words[1].decode("latin-1").partition(".")
+    key = _look_up(prefix) if len(prefix) <= 12 else None
+    # An unknown prefix costs the same comparison as a wrong secret.
+    matches = hmac.compare_digest(_hash(secret), key.secret_hash if key else "0" * 64)
+    if key is None or not matches:
+        raise AuthenticationFailed("This API key is not valid.")
+    if key.revoked_at is not None:
+        raise AuthenticationFailed("This API key was revoked.")
+    if key.expires_at is not None and key.expires_at <= timezone.now():
+        raise AuthenticationFailed("This API key has expired.")
+    return key
+
+
 class ApiKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer <prefix>.<secret>`."""
 
     def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
-        words = get_authorization_header(request).split()
-        if not words:
-            return None
-        if words[0].lower() != b"bearer" or len(words) != 2:
-            raise AuthenticationFailed("Use: Authorization: Bearer <prefix>.<secret>")
-        prefix, _, secret = words[1].decode("latin-1").partition(".")
-        key = _look_up(prefix) if len(prefix) <= 12 else None
-        # An unknown prefix costs the same comparison as a wrong secret.
-        matches = hmac.compare_digest(_hash(secret), key.secret_hash if key else "0" * 64)
-        if key is None or not matches:
-            raise AuthenticationFailed("This API key is not valid.")
-        if key.revoked_at is not None:
-            raise AuthenticationFailed("This API key was revoked.")
-        if key.expires_at is not None and key.expires_at <= timezone.now():
-            raise AuthenticationFailed("This API key has expired.")
-        return AnonymousUser(), key
+        key = key_authenticate(get_authorization_header(request))
+        return None if key is None else (AnonymousUser(), key)
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="api"'

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
 from .errors import error_body
+from .lean import answer_directly
 from .outages import outage_of, unavailable
 from .ratelimit import comes_from_trusted_proxy
 
@@ -77,7 +78,9 @@ class OutageMiddleware:
 
 
 class ApiMiddleware:
-    """Refuses a body that cannot be read before it is, and gives API errors their shape."""
+    """Refuses a body that cannot be read before it is, gives API errors their shape, and takes the short way to the
+    views that have one: what comes after it is for pages.
+    """
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
@@ -86,7 +89,12 @@ class ApiMiddleware:
         if not is_api(request):
             return self.get_response(request)
         request.path_info = request.path_info.rstrip("/")  # a trailing slash makes no difference
-        response = self.answer_preflight(request) or self.refuse_body(request) or self.get_response(request)
+        response = (
+            self.answer_preflight(request)
+            or self.refuse_body(request)
+            or answer_directly(request)
+            or self.get_response(request)
+        )
         self.add_cors(request, response)
         return response
 

@@ -62,21 +62,12 @@ def unavailable(request: HttpRequest, error: BaseException, outage: Unavailable,
 
 @contextmanager
 def lock_patience(seconds: float) -> Iterator[None]:
-    """Within the block this thread's connection waits so long for another writer of SQLite, not the usual 20 s.
+    """Transactions begun in here wait so long for another writer of SQLite, not the usual 20 s.
 
-    PostgreSQL has its `lock_timeout`. Raises what opening a connection raises.
+    PostgreSQL has its `lock_timeout`.
     """
-    if connection.vendor != "sqlite":
+    if connection.vendor == "sqlite":
+        with connection.limited_patience(seconds):  # type: ignore[attr-defined]  # our own backend's
+            yield
+    else:
         yield
-        return
-    _wait_at_most(seconds)
-    try:
-        yield
-    finally:
-        if connection.connection is not None:
-            _wait_at_most(connection.settings_dict["OPTIONS"].get("timeout", 5.0))
-
-
-def _wait_at_most(seconds: float) -> None:
-    connection.ensure_connection()
-    connection.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")

@@ -2,11 +2,15 @@
 
 import datetime
 import decimal
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from kalimtak.core.sqlite import Database, pragmas, wal_is_safe
+from kalimtak.core.sqlite.base import DatabaseWrapper
 
 pytestmark = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="runs on PostgreSQL here")
 
@@ -52,3 +56,65 @@ def test_placeholders_and_types_come_through():
         assert cursor.fetchone() == (2, "1.5")
         cursor.execute("SELECT %s", [datetime.date(2026, 1, 2)])
         assert cursor.fetchone() == ("2026-01-02",)
+
+
+@pytest.fixture
+def other_writer(tmp_path):
+    """A database and a connection of another process's kind that has begun to write there."""
+    path = tmp_path / "shared.sqlite3"
+    other = Database.connect(str(path), isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA journal_mode=WAL")
+    other.execute("CREATE TABLE t (a)")
+    other.execute("BEGIN IMMEDIATE")
+    yield path, other
+    other.close()
+
+
+@pytest.fixture
+def writer(other_writer):
+    settings_dict = connection.settings_dict | {"NAME": str(other_writer[0])}
+    wrapper = DatabaseWrapper(settings_dict, alias="other")
+    yield wrapper
+    wrapper.close()
+
+
+@pytest.mark.django_db
+def test_whoever_waits_to_write_begins_soon_after_the_other_ends(other_writer, writer):
+    _, other = other_writer
+    writer.ensure_connection()
+    ended = []
+
+    def end():
+        time.sleep(0.15)  # SQLite's own waiting would sleep until 0.178 s and 0.228 s have passed
+        other.execute("COMMIT")
+        ended.append(time.monotonic())
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with transaction_of(writer):
+        assert time.monotonic() - ended[0] < 0.1
+        writer.cursor().execute("INSERT INTO t VALUES (1)")
+    thread.join()
+    assert other.execute("SELECT count(*) FROM t").fetchone() == (1,)
+
+
+@pytest.mark.django_db
+def test_patience_ends_and_can_be_cut_short(other_writer, writer):
+    with writer.limited_patience(0.05):
+        began = time.monotonic()
+        with pytest.raises(OperationalError, match="locked"), transaction_of(writer):
+            pass
+        assert 0.05 <= time.monotonic() - began < 5
+    assert writer.patience == writer.settings_dict["OPTIONS"]["timeout"]
+    writer.ensure_connection()
+    with writer.cursor() as cursor:
+        assert cursor.execute("PRAGMA busy_timeout").fetchone() == (20_000,)
+
+
+@contextmanager
+def transaction_of(wrapper):
+    """`atomic` for a connection that is not among Django's."""
+    wrapper.ensure_connection()
+    wrapper._start_transaction_under_autocommit()
+    yield
+    wrapper.connection.execute("COMMIT")

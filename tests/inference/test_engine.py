@@ -32,15 +32,23 @@ class Ledger:
     """A `record` that can be held up or broken, and remembers its groups."""
 
     def __init__(self):
-        self.groups, self.broken, self.open = [], False, threading.Event()
+        self.groups, self.broken, self.open, self.seconds = [], False, threading.Event(), 0.0
         self.open.set()
 
     def __call__(self, drafts):
         self.open.wait(10)
+        time.sleep(self.seconds)
         if self.broken:
             raise OSError("the disk is gone")
         self.groups.append(list(drafts))
         return drafts
+
+
+def wait_for(condition, seconds=5):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.002)
 
 
 def shares(answers, latency_ms):
@@ -140,10 +148,70 @@ def test_a_model_that_computes_in_batches_is_called_once_for_all_that_wait(engin
     ledger.open.clear()
     futures = [engine.submit(Parrot(), texts(1), shares)]
     time.sleep(0.05)
-    futures += [engine.submit(model, texts(2), shares) for _ in range(4)]
+    futures += [engine.submit(model, [(f"{number} a",), (f"{number} b",)], shares) for number in range(4)]
     ledger.open.set()
     assert all(future.result(5) for future in futures)
     assert model.calls == [8]
+
+
+def test_equal_texts_that_wait_together_are_computed_once_and_recorded_each(engine, ledger):
+    model = Parrot()
+    ledger.open.clear()
+    futures = [engine.submit(Parrot(), texts(1), shares)]
+    time.sleep(0.05)
+    futures += [engine.submit(model, [("same",), (f"other {number}",)], shares) for number in range(3)]
+    ledger.open.set()
+    assert [future.result(5) for future in futures] == [[0.5], *[[0.5, 0.5]] * 3]
+    assert sum(model.calls) == 4
+    assert [len(group) for group in ledger.groups] == [1, 3]
+
+
+def test_the_next_round_is_computed_while_a_slow_commit_is_waited_for(engine, ledger):
+    for number in range(3):  # after these the engine knows that commits are slow
+        ledger.seconds = 0.02
+        engine.submit(Parrot(), [(f"{number}",)], shares).result(5)
+    ledger.open.clear()
+    first = engine.submit(Parrot(), [("first",)], shares)
+    model = Parrot()
+    second = engine.submit(model, [("second",)], shares)
+    wait_for(lambda: model.calls == [1])
+    assert not first.done()
+    assert not second.done()
+    ledger.open.set()
+    assert first.result(5) == second.result(5) == [0.5]
+    assert engine.waiting == 0
+
+
+def test_quick_commits_are_left_to_the_batcher():
+    recorders = []
+
+    def record(drafts):
+        recorders.append(threading.current_thread().name)
+        return drafts
+
+    engine = Engine(record)
+    assert engine.submit(Parrot(), texts(1), shares).result(5) == [0.5]
+    assert recorders == ["batcher"]
+    engine.stop()
+
+
+def test_a_slow_recorder_that_fails_fails_its_round_alone():
+    outcomes = iter([None] * 3 + [OSError("the disk is gone")] + [None] * 10)
+
+    def record(drafts):
+        time.sleep(0.02)
+        if (error := next(outcomes)) is not None:
+            raise error
+        return drafts
+
+    engine = Engine(record)
+    for number in range(3):
+        engine.submit(Parrot(), [(f"{number}",)], shares).result(5)
+    with pytest.raises(RecordFailed):
+        engine.submit(Parrot(), [("lost",)], shares).result(5)
+    assert engine.submit(Parrot(), [("kept",)], shares).result(5) == [0.5]
+    engine.stop()
+    assert engine.waiting == 0
 
 
 def test_a_request_that_gave_up_waiting_is_not_computed(engine, ledger):

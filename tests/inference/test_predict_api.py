@@ -156,7 +156,7 @@ def test_nothing_is_answered_that_could_not_be_recorded(carla, emotion, serving,
     def gone(drafts):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(serving.engine(), "_record", gone)
+    monkeypatch.setattr(serving.engine()._committer, "_record", gone)
     response = carla.predict({"text": "joy"})
     assert error_of(response) == (503, "unavailable")
     assert "label" not in response.json()

@@ -3,6 +3,7 @@
 import pytest
 from django.db import IntegrityError
 
+from interactions.insertion import ROWS_AT_ONCE
 from interactions.models import PersonalRecord, RequestMemo, Subject, UserInteraction
 from interactions.services import (
     NewAnswer,
@@ -30,6 +31,39 @@ def test_recording_the_same_rows_again_does_nothing(make_row):
     interactions_record(rows)
     interactions_record(rows)
     assert UserInteraction.objects.count() == PersonalRecord.objects.count() == 1
+
+
+def test_every_column_is_stored_as_the_orm_would_store_it(make_row):
+    row = make_row(
+        address="2001:db8::1",
+        user_agent="curl/8",
+        fields={"text": 'Ünïcode 🎉 "quoted" \\ % %s ؟'},
+        labels="joy|love",
+        confidence=0.123456,
+        scores={"joy": 0.25, "été": 1e-7},
+        abstained=True,
+        source="backup",
+        flags=["low_confidence", "emoji_only"],
+        latency_ms=1.5,
+        pseudonym=pseudonym_of("user-17"),
+    )
+    interactions_record([row])
+    stored = UserInteraction.objects.select_related("personal").get()
+    twin = UserInteraction(
+        **{field.attname: getattr(row, field.attname, field.get_default()) for field in stored._meta.concrete_fields}
+    )
+    twin.subject_id = subject_of("user-17").pk
+    UserInteraction.objects.all().delete()
+    twin.save(force_insert=True)
+    by_orm = UserInteraction.objects.values().get()
+    assert by_orm == {name: getattr(stored, name) for name in by_orm}
+    assert (stored.personal.address, stored.personal.user_agent) == ("2001:db8::1", "curl/8")
+    assert stored.personal.created_at == row.created_at
+
+
+def test_a_group_larger_than_one_statement_is_stored_whole(make_row):
+    interactions_record([make_row() for _ in range(ROWS_AT_ONCE + 3)])
+    assert UserInteraction.objects.count() == ROWS_AT_ONCE + 3
 
 
 @pytest.mark.parametrize("address", ["unix:", "", "fe80::1%eth0"])

@@ -2,11 +2,14 @@
 
 import datetime
 import decimal
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from django.db.backends.sqlite3 import base as django_sqlite
 from django.db.backends.sqlite3._functions import register as register_functions
+from django.db.utils import OperationalError
 
 from . import Database
 
@@ -40,10 +43,54 @@ class Cursor(Database.Cursor):  # type: ignore[misc]
         return super().executemany(self.convert_query(query, param_names=names), rows)
 
 
+SQLITE_BUSY = 5  # https://sqlite.org/rescode.html#busy; its extended codes share the low byte
+FIRST_PAUSE, LONGEST_PAUSE = 0.0002, 0.005  # seconds between two attempts to begin writing
+
+
 class DatabaseWrapper(django_sqlite.DatabaseWrapper):
-    """Opens connections with the wheel's library; all else is Django's."""
+    """Opens connections with the wheel's library and waits for its turn to write without dozing off.
+
+    SQLite's own waiting sleeps 1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100 ms between attempts, while another process
+    of ours holds the lock for about one: of two that write all the time one soon sleeps most of it (docs/decisions/17).
+    """
 
     Database = Database
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timeout: float = self.settings_dict["OPTIONS"].get("timeout", 5.0)  # seconds
+        self.patience = self._timeout
+
+    @contextmanager
+    def limited_patience(self, seconds: float) -> Iterator[None]:
+        """Transactions begun in here wait no longer than so many seconds for the lock."""
+        before, self.patience = self.patience, min(self.patience, seconds)
+        try:
+            yield
+        finally:
+            self.patience = before
+
+    def _start_transaction_under_autocommit(self) -> None:
+        if self.transaction_mode != "IMMEDIATE":
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+            return
+        deadline, pause = time.monotonic() + self.patience, FIRST_PAUSE
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while not self._has_begun(is_last_try=time.monotonic() > deadline):
+                time.sleep(pause)
+                pause = min(pause * 1.3, LONGEST_PAUSE)
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {round(self._timeout * 1000)}")
+
+    def _has_begun(self, *, is_last_try: bool) -> bool:
+        try:
+            self.cursor().execute("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if is_last_try or not _is_busy(error):
+                raise
+            return False
+        return True
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = Database.connect(**conn_params)
@@ -56,3 +103,7 @@ class DatabaseWrapper(django_sqlite.DatabaseWrapper):
 
     def create_cursor(self, name: str | None = None) -> Any:
         return self.connection.cursor(factory=Cursor)
+
+
+def _is_busy(error: OperationalError) -> bool:
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == SQLITE_BUSY

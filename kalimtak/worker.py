@@ -1,0 +1,183 @@
+"""gunicorn's threaded worker, with a door: threads get whole requests only, and no more than they can answer in time.
+
+- A request goes to a thread when all of it has come, so that a client who sends byte after byte holds a few bytes of
+  the kernel's and no thread. Bodies too large for that are read by a thread, which waits `PART_SECONDS` for each part.
+- Once the request that has waited longest for a thread has waited `MOST_SECONDS`, or `MOST_WAITING` wait, those that
+  come now would only get their answer after their patience ends, and everybody behind them too. They get 503 with
+  `Retry-After` at once, from the thread that reads the sockets, for a twentieth of what an answer costs. Only requests
+  to answer something (`POST /api/…`) are turned away, never a health check, a page or a file.
+"""
+
+import json
+import re
+import selectors
+import socket
+import struct
+import time
+from collections import deque
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from kalimtak.core.errors import error_body
+
+MOST_SECONDS = 0.5  # that a request waits for a thread before those behind it are turned away
+MOST_WAITING = 256  # requests
+RETRY_AFTER = 1  # seconds
+REQUEST_SECONDS = 10.0  # from a request's first byte, or the opening of its connection, to its last byte
+PART_SECONDS = 5  # between two parts of a body that a thread reads, and until a client takes the next part of an answer
+STOPPING_SECONDS = 1.0  # what is left of `REQUEST_SECONDS` when the worker is told to stop
+READ_AHEAD = 65_536  # bytes; a larger request is read by a thread
+
+
+def _answer(status: str, code: str, message: str, *, headers: str = "", closes: bool = True) -> bytes:
+    body = json.dumps(error_body(code, message))
+    lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines += [*headers.splitlines(), f"Connection: {'close' if closes else 'keep-alive'}", "", body]
+    return "\r\n".join(lines).encode()
+
+
+def _overloaded(*, closes: bool) -> bytes:
+    message = "Too many requests are waiting; try again."
+    headers = f"Retry-After: {RETRY_AFTER}"
+    return _answer("503 Service Unavailable", "overloaded", message, headers=headers, closes=closes)
+
+
+KEPT, CLOSED = _overloaded(closes=False), _overloaded(closes=True)
+LATE = _answer("408 Request Timeout", "request_timeout", "The request took too long to arrive.")
+
+_ASKS = re.compile(rb"POST /+api/")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """The worker class of `kalimtak/gunicorn.py`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._since: deque[float] = deque()  # when each request came that waits for a thread, monotonic seconds
+
+    @property
+    def is_overloaded(self) -> bool:
+        try:
+            longest = time.monotonic() - self._since[0]
+        except IndexError:  # a thread took it a moment ago
+            return False
+        return longest > MOST_SECONDS or len(self._since) >= MOST_WAITING
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Give the request of a readable connection to a thread, wait for the rest of it, or turn it away."""
+        if self.cfg.is_ssl or conn.is_http2 or _has_read_ahead(conn):
+            self._admit(conn)
+            return
+        start = _peek(conn.sock)
+        if (wanted := wanted_bytes(start)) > len(start or b""):
+            self._await(conn, wanted)
+        elif self.is_overloaded and start and _ASKS.match(start):
+            self._turn_away(conn, start)
+        else:
+            self._admit(conn)
+
+    def handle(self, conn: TConn) -> Any:
+        self._since.popleft()
+        return super().handle(conn)
+
+    def murder_pending(self) -> None:
+        """Close the connections whose request did not come in time, and say so to those that began one."""
+        now = time.monotonic()
+        for conn in [conn for conn in self.pending_conns if self._is_late(conn, now)]:
+            self.pending_conns.remove(conn)
+            self.poller.unregister(conn.sock)
+            if _peek(conn.sock):
+                _send(conn.sock, LATE)
+            self.nr_conns -= 1
+            conn.close()
+
+    def _is_late(self, conn: TConn, now: float) -> bool:
+        return bool(conn.timeout - (0 if self.alive else REQUEST_SECONDS - STOPPING_SECONDS) < now)
+
+    def _admit(self, conn: TConn) -> None:
+        self._end_waiting(conn)
+        conn.data_ready = True
+        self._since.append(time.monotonic())
+        super().enqueue_req(conn)
+
+    def _await(self, conn: TConn, wanted: int) -> None:
+        """Come back when the connection has so many bytes, or when it is late."""
+        if getattr(conn, "begun", None) is None:
+            conn.begun = time.monotonic()
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PART_SECONDS, 0))
+        conn.timeout = conn.begun + REQUEST_SECONDS
+        _wake_at(conn.sock, wanted)
+        conn.sock.setblocking(False)
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _end_waiting(self, conn: TConn) -> None:
+        if getattr(conn, "begun", None) is not None:
+            conn.begun = None
+            _wake_at(conn.sock, 1)  # whoever reads on must not wait for as much again
+
+    def _turn_away(self, conn: TConn, request: bytes) -> None:
+        """Answer 503 in a thread's stead; the connection is kept where nothing more is on its way."""
+        kept = wanted_bytes(request) == len(request) and not _CLOSES.search(request, 0, request.find(b"\r\n\r\n") + 2)
+        self._end_waiting(conn)
+        if not _send(conn.sock, KEPT if kept else CLOSED) or not kept:
+            self.nr_conns -= 1
+            conn.close()
+            return
+        conn.sock.recv(len(request))
+        if conn.initialized:
+            done: Future[bool] = Future()
+            done.set_result(True)
+            self.finish_request(conn, done)
+        else:
+            self._await(conn, 1)
+
+
+def wanted_bytes(start: bytes | None) -> int:
+    """How many bytes of a request there must be before a thread can take it, given those that have come.
+
+    None are there yet: 1. Without the end of its head: one more than there are. At most `READ_AHEAD`, and 0 for what a
+    thread shall look at in any case: a closed connection, a body of unknown length.
+    """
+    if not start:
+        return 1 if start is None else 0
+    head = start.find(b"\r\n\r\n")
+    if head < 0:
+        return len(start) + 1 if len(start) < READ_AHEAD else 0
+    length = _LENGTH.search(start, 0, head + 2)
+    whole = head + 4 + (int(length[1]) if length else 0)
+    return whole if whole <= READ_AHEAD else 0
+
+
+def _has_read_ahead(conn: TConn) -> bool:
+    """Whether the parser holds bytes of the next request, which the socket no longer shows."""
+    return conn.parser is not None and bool(conn.parser.unreader.buf.getvalue())
+
+
+def _wake_at(sock: socket.socket, count: int) -> None:
+    """Count the socket as readable when it holds so many bytes."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
+def _peek(sock: socket.socket) -> bytes | None:
+    """The bytes that have come and are not read yet: none of a closed connection; None where there are none so far."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(READ_AHEAD, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _send(sock: socket.socket, answer: bytes) -> bool:
+    try:
+        return sock.send(answer) == len(answer)
+    except OSError:
+        return False
