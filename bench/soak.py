@@ -355,8 +355,10 @@ class Soak:
         return faults + self.problems
 
     def compare_rows(self):
+        answered, deadline = set(self.answered), time.monotonic() + 60
+        while not answered <= set(self.ask("rows()")) and time.monotonic() < deadline:
+            time.sleep(0.5)  # what was answered without the database is recorded just now
         rows = set(self.ask("rows()")) - self.before
-        answered = set(self.answered)
         missing, extra = answered - rows, rows - answered
         lost = self.cut + self.statuses[503]
         print(f"{'rows':<24}{len(rows):>10}, {len(extra)} of them for answers that were lost")

@@ -15,6 +15,7 @@ from inference.live import LIVE, Picture
 from inference.serializers import HealthDetailsSerializer
 from inference.services import engine
 from inference.views import description_of
+from interactions import spooling
 from kalimtak.core.api import ApiView
 from kalimtak.core.errors import KalimtakError
 from kalimtak.core.models import Scope
@@ -60,13 +61,31 @@ class HealthView(ApiView):
             "problems": problems,
             "waiting_texts": engine().waiting,
             "asked_seconds_ago": round(LIVE.age, 1),
+            "spooled": spooled(),
             "models": [description_of(served) for served in LIVE.current().classifiers.values()],
         }
         return Response(details)
 
 
+def spooled() -> dict[str, Any]:
+    """How the spool stands: whether this process writes to it, and what waits on this machine."""
+    waiting = spooling.waiting()
+    return {
+        "active": spooling.SPOOL.is_away,
+        "answers": waiting.answers,
+        "bytes": waiting.bytes,
+        "since": waiting.since or None,
+        "set_aside": waiting.set_aside,
+    }
+
+
 def find_problems() -> list[str]:
-    """Why this process should get no traffic; says nothing that a stranger should not know."""
+    """Why this process should get no traffic; says nothing that a stranger should not know.
+
+    Without its database a process that has its models goes on answering as long as the spool has room.
+    """
+    if spooling.SPOOL.is_away:
+        return problems_without_database()
     try:
         connection.ensure_connection()
         with connection.cursor() as cursor:
@@ -76,10 +95,19 @@ def find_problems() -> list[str]:
         picture = LIVE.current()
     except (DatabaseError, KalimtakError) as error:
         logger.warning("Not ready: %s", error)
-        return ["database: cannot be reached"]
+        return problems_without_database()
     if LIVE.age > STALE_SECONDS:
         return ["models: the live deployments were not read for a while"]
     return missing_models(picture)
+
+
+def problems_without_database() -> list[str]:
+    """A process that never was ready does not know what to answer with."""
+    if not LIVE.is_started:
+        return ["database: cannot be reached"]
+    if not spooling.can_go_on():
+        return ["database: cannot be reached, and the spool is nearly full"]
+    return missing_models(LIVE.current())
 
 
 def missing_models(picture: Picture) -> list[str]:

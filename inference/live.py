@@ -104,6 +104,11 @@ class LiveModels:
         return self._picture
 
     @property
+    def is_started(self) -> bool:
+        """Whether there is a picture, which `current` gives without asking anybody."""
+        return self._thread is not None
+
+    @property
     def age(self) -> float:
         """Seconds since the database was last asked with success."""
         return time.monotonic() - self._refreshed

@@ -109,7 +109,16 @@ class HealthSerializer(serializers.Serializer[Any]):
     problems = serializers.ListField(child=serializers.CharField())
 
 
+class SpooledSerializer(serializers.Serializer[Any]):
+    active = serializers.BooleanField(help_text="The database is away: this process writes its answers to the spool.")
+    answers = serializers.IntegerField(help_text="What waits on this machine to be recorded.")
+    bytes = serializers.IntegerField(help_text="The size of the spool, with what was set aside.")
+    since = serializers.DateTimeField(allow_null=True, help_text="When the first of these answers was given.")
+    set_aside = serializers.IntegerField(help_text="Files with answers that the database refused, or that are damaged.")
+
+
 class HealthDetailsSerializer(HealthSerializer):
     waiting_texts = serializers.IntegerField()
     asked_seconds_ago = serializers.FloatField(help_text="When this process last read the live deployments.")
+    spooled = SpooledSerializer()
     models = ServedClassifierSerializer(many=True)

@@ -23,14 +23,14 @@ from interactions.services import (
     NewAnswer,
     NewInteraction,
     NewMemo,
-    answers_record,
-    memo_find,
     memo_owner,
     memo_response,
     pseudonym_of,
 )
+from interactions.spooling import LOCK_SECONDS, SPOOL, First, answers_give, answers_spool, first_response
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import KalimtakError, Unavailable
+from kalimtak.core.outages import lock_patience, outage_of
 from kalimtak.core.uuid7 import uuid7
 from registry.families.base import Answer
 from registry.labels import label_text_of
@@ -62,8 +62,8 @@ def text_classify(
     """
     served = LIVE.current().get(classifier_slug)
     digest = body_digest(served.slug, items, top_k) if request_id else ""
-    if request_id and (memo := memo_find(memo_owner(caller), request_id)):
-        return _results(memo_response(memo, digest))
+    if request_id and (first := first_response(memo_owner(caller), request_id, digest)):
+        return _results(first)
     memo_of = _Memo(caller, request_id, digest) if request_id else None
     version = version_for(served, items[0].subject or request_id or str(uuid7()))
     writer = _Writer(served, version, items, caller, top_k, memo_of)
@@ -183,7 +183,26 @@ def answer_write(
 
 
 def record(drafts: list[Draft]) -> list[Results | Exception]:
-    """The engine's `record`: one transaction for all, tried again once on a fresh connection if it failed at once.
+    """The engine's `record`: the answers into the table, or where the database is away, into the spool.
+
+    Raises `Unavailable` where neither is possible.
+    """
+    outage: Exception | None = None
+    if not SPOOL.is_away:
+        try:
+            return _record_in_table(drafts)
+        except Exception as error:
+            if outage_of(error) is None:
+                raise
+            outage = error
+    outcomes = _outcomes(drafts, answers_spool([draft.answer for draft in drafts]))
+    if outage is not None:  # only now: where the spool has no room, the table is tried again with the next answers
+        SPOOL.begin(outage)
+    return outcomes
+
+
+def _record_in_table(drafts: list[Draft]) -> list[Results | Exception]:
+    """One transaction for all, tried again once on a fresh connection if it failed at once.
 
     What failed slowly (no connection to be had, a lock) would only make the requests behind it wait as long again.
     One request's row that the database refuses (its API key was deleted a moment ago) must not cost the others their
@@ -207,14 +226,28 @@ def record(drafts: list[Draft]) -> list[Results | Exception]:
 
 
 def _record_group(drafts: list[Draft]) -> list[Results | Exception]:
-    earlier = answers_record([draft.answer for draft in drafts])
+    with lock_patience(LOCK_SECONDS):
+        return _outcomes(drafts, answers_give([draft.answer for draft in drafts]))
+
+
+def _outcomes(drafts: list[Draft], firsts: Sequence[First | Unavailable | None]) -> list[Results | Exception]:
+    """What each request gets: its results, those of the request that was first under its `request_id`, or a refusal."""
     outcomes: list[Results | Exception] = []
-    for draft, memo in zip(drafts, earlier, strict=True):
-        try:
-            outcomes.append(draft.results if memo is None else _results(memo_response(memo, draft.body_digest)))
-        except KalimtakError as error:
-            outcomes.append(error)
+    for draft, first in zip(drafts, firsts, strict=True):
+        if first is None:
+            outcomes.append(draft.results)
+        elif isinstance(first, Unavailable):
+            outcomes.append(first)
+        else:
+            outcomes.append(_first_results(first, draft.body_digest))
     return outcomes
+
+
+def _first_results(first: First, body_digest: str) -> Results | Exception:
+    try:
+        return _results(memo_response(first, body_digest))
+    except KalimtakError as error:
+        return error
 
 
 def _record_alone(draft: Draft) -> Results | Exception:
@@ -241,7 +274,11 @@ def engine() -> Engine[Draft, Results]:
 
 
 def warm() -> None:
-    """Load what is live, so that no caller waits for it. Raises `Unavailable` without a database."""
+    """Load what is live, so that no caller waits for it; record what a process before this one left in the spool.
+
+    Raises `Unavailable` without a database.
+    """
+    SPOOL.adopt()
     LIVE.current()
 
 
@@ -252,4 +289,5 @@ def shut_down() -> None:
         if _engine is not None:
             _engine.stop()
         _engine = None
+    SPOOL.stop()
     LIVE.stop()

@@ -7,8 +7,10 @@ from typing import Any
 
 from django.db.models import F
 
+from interactions import spool
 from interactions.models import Feedback, RequestMemo, UserInteraction
-from kalimtak.core.findings import BATCH, Check, Finding, Look, batches, error, outside
+from interactions.services import spool_folder
+from kalimtak.core.findings import BATCH, Check, Finding, Look, batches, error, outside, warning
 
 CLOCKS_APART = timedelta(seconds=10)  # between hosts
 
@@ -99,9 +101,27 @@ def _interaction_ids(response: Any) -> Iterator[str]:
             yield str(result["interaction_id"])
 
 
+def no_answer_waits_in_the_spool(look: Look) -> Iterator[Finding]:
+    """Every answer that was given has its row: none lies in this machine's spool, or was set aside there."""
+    for path in spool.files(spool_folder(), spool.WAITING):
+        if rows := spool.rows_in(path):
+            remedy = "With the database back, a running web process or worker records them within a minute."
+            yield warning(f"spool/{path.name}", f"{rows} answers that were given wait to be recorded", remedy)
+    for path in spool.files(spool_folder(), spool.REFUSED):
+        what = f"the database refused {spool.rows_in(path)} answers that were given: {spool.reason_in(path)}"
+        remedy = f"Mend that and rename it to {path.stem}{spool.WAITING}: they are tried again. Else remove it."
+        yield error(f"spool/{path.name}", what, remedy)
+    for path in spool.files(spool_folder(), spool.DAMAGED):
+        what = "it was damaged on the disk, and some answers that were given have no row"
+        yield error(
+            f"spool/{path.name}", what, "The others in it were recorded. Examine the disk, then remove the file."
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     interactions_fit_their_versions,
     interactions_mirror_their_feedback,
     feedback_says_something,
     remembered_answers_were_recorded,
+    no_answer_waits_in_the_spool,
 )

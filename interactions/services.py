@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from interactions import spool
 from interactions.insertion import answers_insert
 from interactions.models import Feedback, RequestMemo, Subject, UserInteraction
 from kalimtak.core.auth import Caller
@@ -74,6 +76,11 @@ class NewAnswer:
 
     rows: Sequence[NewInteraction]
     memo: NewMemo | None = None
+
+
+def spool_folder() -> Path:
+    """Where this machine's answers wait while the database is away (see `interactions.spooling`)."""
+    return Path(settings.KALIMTAK_VAR) / "spool"
 
 
 # Recording ---------------------------------------------------------------------------------------------------------
@@ -199,7 +206,8 @@ def feedback_give(
     A later word of the same source updates the first: what it leaves out stays, and the earlier state is kept in
     `history`. The interaction mirrors the newest feedback. For a multi-label classifier `correct_labels` are all that
     apply, perhaps none. Raises `NotFound` for an interaction that is unknown or that another key asked for (staff may
-    judge any), `InvalidInput` for a label outside the set or an empty feedback.
+    judge any), `InvalidInput` for a label outside the set or an empty feedback, `Unavailable` for an answer that still
+    lies in the spool.
     """
     if rating is None and not correct_label and correct_labels is None and not correct_response:
         raise InvalidInput("Give a rating or a correction.", fields={"rating": ["Give a rating or a correction."]})
@@ -225,7 +233,10 @@ def _interaction_of(interaction_id: UUID | str, caller: Caller) -> UserInteracti
     except ValueError:
         raise unknown from None
     rows = UserInteraction.objects.select_for_update(of=("self",)).select_related("classifier", "version")
+    is_spooled = spool.index_of(spool_folder()).holds(str(key))  # asked first: it goes from there into the table
     interaction = rows.filter(pk=key).first()
+    if interaction is None and is_spooled:
+        raise Unavailable("This answer is still being recorded; try again.", retry_after=2)
     if interaction is None or (caller.kind != "user" and interaction.api_key_id != caller.key_id):
         raise unknown
     return interaction
@@ -269,7 +280,7 @@ def review_note(interaction_id: UUID | str, *, label: str) -> None:
 # Remembered requests -----------------------------------------------------------------------------------------------
 
 
-def memo_response(memo: RequestMemo, body_digest: str) -> Any:
+def memo_response(memo: RequestMemo | NewMemo, body_digest: str) -> Any:
     """The first answer, for a repeat of the same request. Raises `Conflict` for another request under its name."""
     if memo.body_digest != body_digest:
         raise Conflict("This request_id was used for another request in the last 24 hours.", code="request_id_reused")

@@ -204,12 +204,14 @@ KALIMTAK_JOBS = {  # kind → (handler, cluster, long: runs in a supervisor of i
     "fine_tune": ("training.tasks.fine_tune", "default", False),
     "evaluate": ("training.tasks.evaluate", "training", True),
 }
+KALIMTAK_CARETAKERS = ["interactions.spooling.left_behind_record"]  # what the reaper's tick calls besides
 
 # Limits and policy --------------------------------------------------------------------------------------------------
 
 KALIMTAK_DATASET_HOSTS = env.words("KALIMTAK_DATASET_HOSTS")
 KALIMTAK_MAX_UPLOAD = env.size("KALIMTAK_MAX_UPLOAD", 2 * 1024**3)
 KALIMTAK_DISK_RESERVE = env.size("KALIMTAK_DISK_RESERVE", 256 * 1024**2)
+KALIMTAK_SPOOL_BYTES = env.size("KALIMTAK_SPOOL_BYTES", 64 * 1024**2)
 KALIMTAK_RETENTION_DAYS = env.integer("KALIMTAK_RETENTION_DAYS", 90, low=1, high=36_500)
 KALIMTAK_METRICS_NETWORKS = env.networks("KALIMTAK_METRICS_NETWORKS", ["127.0.0.0/8", "::1/128"])
 KALIMTAK_DEVICE = env.choice("KALIMTAK_DEVICE", "auto", ["auto", "cpu", "cuda", "mps"])

@@ -40,6 +40,7 @@ PURE = (
     "kalimtak/core/logs.py",
     "kalimtak/core/pii.py",
     "kalimtak/core/uuid7.py",
+    "interactions/spool.py",
     "training/etl/*.py",
     "training/samples/*.py",
     "training/runner.py",

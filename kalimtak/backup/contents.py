@@ -17,7 +17,8 @@ from registry.manifest import MANIFEST_NAME, ArtefactCorrupt, check_files
 FORMAT = 1  # 1: first
 MAX_MANIFEST_BYTES = 256 * 2**20
 DEMO = "demo.json"
-PRIVATE = ("keys", DEMO)  # below KALIMTAK_VAR
+SPOOL = "spool"
+PRIVATE = ("keys", DEMO)  # below KALIMTAK_VAR, copied as they are; the spool is a moving target
 
 
 @dataclass(frozen=True)

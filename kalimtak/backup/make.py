@@ -2,12 +2,15 @@
 
 import os
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
 
-from kalimtak.backup.contents import PRIVATE, Contents, copy_tree, subject_key_fingerprint, tree_size
+from interactions import spool
+from interactions.services import spool_folder
+from kalimtak.backup.contents import PRIVATE, SPOOL, Contents, copy_tree, subject_key_fingerprint, tree_size
 from kalimtak.backup.databases import Engine, Snapshot, drivers_errors, engine
 from kalimtak.core.commands import Report, silent
 from kalimtak.core.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -55,6 +58,7 @@ def backup_make(folder: Path, *, report: Report = silent) -> tuple[Contents, lis
 def _fill(draft: Path, folder: Path, source: Engine, report: Report) -> tuple[Contents, list[str]]:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     report(0.0, "copying the database")
+    _copy_spool(draft / "var" / SPOOL)  # first: what leaves it meanwhile is in the database before
     snapshot = source.dump(draft / source.file_name)
     remarks = _copy_store(draft / "store", snapshot, report)
     remarks += _copy_private(draft / "var")
@@ -113,9 +117,17 @@ def _copy_store(target: Path, snapshot: Snapshot, report: Report) -> list[str]:
     return remarks
 
 
+def _copy_spool(target: Path) -> None:
+    """Answers that wait to be recorded. A last one that is being written just now is dropped by whoever reads it."""
+    target.parent.mkdir()
+    for path in spool.files(spool_folder(), spool.WAITING, spool.REFUSED, spool.DAMAGED):
+        target.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # recorded this moment
+            shutil.copyfile(path, target / path.name)
+
+
 def _copy_private(target: Path) -> list[str]:
     """The keys that `setup` generated; those of the environment are for its owner to keep."""
-    target.mkdir()
     for name in PRIVATE:
         path = settings.KALIMTAK_VAR / name
         if path.is_dir():

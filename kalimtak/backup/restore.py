@@ -14,8 +14,9 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
+from interactions.spooling import left_behind_record
 from kalimtak import fsck
-from kalimtak.backup.contents import DEMO, PRIVATE, Contents, copy_tree, subject_key_fingerprint
+from kalimtak.backup.contents import DEMO, PRIVATE, SPOOL, Contents, copy_tree, subject_key_fingerprint
 from kalimtak.backup.databases import Engine, drivers_errors, engine
 from kalimtak.core import audit
 from kalimtak.core.commands import Report, silent
@@ -153,11 +154,14 @@ def _exchange_store(stamp: str) -> list[str]:
 
 
 def _exchange_private(source: Path, stamp: str) -> list[str]:
-    """Keys and the demo's credentials; work folders of runs that the restored database may not know go aside."""
+    """Keys, the demo's credentials and answers that waited to be recorded.
+
+    Work folders of runs, and answers of versions, that the restored database may not know go aside.
+    """
     var, aside = Path(settings.KALIMTAK_VAR), Path(settings.KALIMTAK_VAR) / f"before-{stamp}"
-    theirs = [name for name in PRIVATE if (source / name).exists()]
+    theirs = [name for name in (*PRIVATE, SPOOL) if (source / name).exists() and _holds_something(source / name)]
     # A demo's credentials that stayed would open what is restored to visitors (see KALIMTAK_ANONYMOUS).
-    replaced = dict.fromkeys([*theirs, DEMO, "runs"])
+    replaced = dict.fromkeys([*theirs, DEMO, SPOOL, "runs"])
     old = [var / name for name in replaced if (var / name).exists() and _holds_something(var / name)]
     if old:
         aside.mkdir(mode=0o700)
@@ -187,6 +191,8 @@ def _wake(restored: Restored, contents: Contents, actor: str) -> None:
         )
     connection.close()
     call_command("migrate", interactive=False, verbosity=0)
+    if recorded := left_behind_record():
+        restored.remarks.append(f"{recorded} answers that waited in the spool were recorded.")
     with transaction.atomic():
         restored.requeued = _requeue()
         OrmQ.objects.all().delete()  # wake-ups of another time; the reaper rings anew

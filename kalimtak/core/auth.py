@@ -25,12 +25,15 @@ from . import audit
 from .env import RATE
 from .errors import Conflict, InvalidInput
 from .models import ApiKey, Scope
+from .outages import lock_patience, outage_of
 from .ratelimit import client_address
 
 if TYPE_CHECKING:  # DRF's views import the authentication classes named in the settings, hence this module
     from rest_framework.views import APIView
 
 CACHE_SECONDS = 5.0  # how long a revoked key may still be honoured by a web process
+OUTAGE_SECONDS = 600.0  # the same while the database is away, counted from when the key was last seen there
+USE_SECONDS = 0.2  # that noting a key's use may wait for another writer
 CACHE_ENTRIES = 10_000
 NAME_LENGTH, RATE_LENGTH = 100, 20  # as their columns have it
 USED_EVERY = timedelta(minutes=1)  # `last_used_at` is written no more often than this
@@ -150,24 +153,55 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-_cache: dict[str, tuple[float, ApiKey | None]] = {}
+@dataclass(slots=True)
+class _Known:
+    """What a look-up found: `seen` when it did, `ask_at` when to look again (both monotonic seconds)."""
+
+    key: ApiKey | None
+    seen: float
+    ask_at: float
+
+
+_cache: dict[str, _Known] = {}
 _cache_lock = threading.Lock()
 
 
 def _look_up(prefix: str) -> ApiKey | None:
-    """The key with `prefix`, at most `CACHE_SECONDS` old, so that a request costs no database read."""
+    """The key with `prefix`, at most `CACHE_SECONDS` old, so that a request costs no database read.
+
+    While the database is away a key that was there goes on being honoured for `OUTAGE_SECONDS`.
+    """
     now = time.monotonic()
-    cached = _cache.get(prefix)
-    if cached is not None and now - cached[0] < CACHE_SECONDS:
-        return cached[1]
-    key = ApiKey.objects.filter(prefix=prefix).first()
-    if key is not None and (key.last_used_at is None or timezone.now() - key.last_used_at > USED_EVERY):
-        ApiKey.objects.filter(pk=key.pk).update(last_used_at=timezone.now())
+    known = _cache.get(prefix)
+    if known is not None and now < known.ask_at:
+        return known.key
+    may_go_on = known is not None and known.key is not None and now - known.seen < OUTAGE_SECONDS
+    if known is not None and may_go_on:
+        known.ask_at = now + CACHE_SECONDS  # for the others, while this request finds out
+    try:
+        key = ApiKey.objects.filter(prefix=prefix).first()
+    except Exception as error:
+        if known is None or not may_go_on or outage_of(error) is None:
+            raise
+        return known.key
+    _note_use(key)
     with _cache_lock:
         if len(_cache) >= CACHE_ENTRIES:
             _cache.clear()
-        _cache[prefix] = (now, key)
+        _cache[prefix] = _Known(key, now, now + CACHE_SECONDS)
     return key
+
+
+def _note_use(key: ApiKey | None) -> None:
+    """Once a minute, and not where that would hold up the request: somebody may have locked the database."""
+    if key is None or (key.last_used_at is not None and timezone.now() - key.last_used_at <= USED_EVERY):
+        return
+    try:
+        with lock_patience(USE_SECONDS), transaction.atomic():
+            ApiKey.objects.filter(pk=key.pk).update(last_used_at=timezone.now())
+    except Exception as error:
+        if outage_of(error) is None:
+            raise
 
 
 def _forget(prefix: str) -> None:

@@ -5,8 +5,10 @@ space, or read-only (a standby, before it is promoted).
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
@@ -56,3 +58,16 @@ def unavailable(request: HttpRequest, error: BaseException, outage: Unavailable,
     response["Cache-Control"] = "no-store"
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
+
+
+@contextmanager
+def lock_patience(seconds: float) -> Iterator[None]:
+    """Transactions begun in here wait so long for another writer of SQLite, not the usual 20 s.
+
+    PostgreSQL has its `lock_timeout`.
+    """
+    if connection.vendor == "sqlite":
+        with connection.limited_patience(seconds):  # type: ignore[attr-defined]  # our own backend's
+            yield
+    else:
+        yield

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from . import jobs, reaper
 from .models import Job
@@ -56,5 +57,8 @@ def supervisor_spawn(job: Job) -> int:
 
 
 def reap() -> int:
-    """The reaper's tick, from a schedule."""
-    return reaper.reap()
+    """The reaper's tick, from a schedule; then what else each machine has to look after (`KALIMTAK_CARETAKERS`)."""
+    taken_back = reaper.reap()
+    for name in settings.KALIMTAK_CARETAKERS:
+        import_string(name)()
+    return taken_back

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from django.db import connections
 
 from kalimtak.core.commands import Report, silent
-from kalimtak.doctor import cache, database, disk, models, queue, web
+from kalimtak.doctor import cache, database, disk, models, queue, spool, web
 from kalimtak.doctor.diagnosis import PROBLEM, SKIPPED, Check, Diagnosis, Options, first_line, problem
 
 SECONDS = 15.0
@@ -16,6 +16,7 @@ WITHOUT_DATABASE: tuple[Check, ...] = (
     cache.cache_answers,
     disk.folders_can_be_written,
     disk.keys_are_safe,
+    spool.answers_are_recorded,
     web.settings_are_sound,
     web.server_is_ready,
 )

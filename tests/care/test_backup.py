@@ -32,6 +32,15 @@ answers = UserInteraction.objects.count(), Feedback.objects.count()
 scores = create_classifier("topic").classify({TEXT!r})["scores"]
 print(json.dumps([[job.state, job.attempt, job.token, job.slot], answers, [scores, pseudonym_of("ann")]]))
 """
+SPOOLED = """
+from interactions.models import UserInteraction
+from interactions.services import NewAnswer, NewInteraction
+from interactions.spooling import answers_spool
+row = UserInteraction.objects.first()
+answered = "food", 0.6, {"food": 0.6, "weather": 0.4}, 0.5, False
+row = NewInteraction(row.classifier_id, row.version_id, row.deployment_id, row.fields, *answered)
+answers_spool([NewAnswer([row])])
+"""
 IDLE = "from django.db import connection; connection.ensure_connection(); import time; time.sleep(60)"
 
 
@@ -114,8 +123,11 @@ def restored_again_over_a_full_one(new, backup, tmp_path):
     aside = [line.partition(": ")[2] for line in said.splitlines() if line.startswith("What was there before")]
     assert len(aside) == 3
     assert any((Path(place) / "topic" / "1" / "manifest.json").is_file() for place in aside)
+    new.python(SPOOLED)
     new.manage("backup", str(tmp_path / "second"))
-    assert "fsck is clean" in new.manage("restore", str(tmp_path / "second"), "--force")
+    said = new.manage("restore", str(tmp_path / "second"), "--force")
+    assert "1 answers that waited in the spool were recorded" in said
+    assert "fsck is clean" in said
 
 
 @pytest.mark.postgres

@@ -243,6 +243,25 @@ def test_keys_that_are_missing_short_or_readable_are_named(settings, tmp_path):
     assert f"secret_key can be read by others → `chmod go-rwx {tmp_path}/keys/secret_key`" in found[2]
 
 
+def test_answers_that_wait_or_were_refused_are_named(settings, tmp_path):
+    from interactions import spool
+    from interactions.services import spool_folder
+    from kalimtak.doctor.spool import answers_are_recorded
+
+    settings.KALIMTAK_VAR = tmp_path
+    assert only(lines(answers_are_recorded)) == "ok: empty → "
+    file = spool.SpoolFile(spool_folder())
+    row = {"id": "0199", "created_at": "2026-03-01T00:00:00+00:00"}
+    file.append(spool.line_of([{"rows": [row], "memo": None}]))
+    assert "1 answers wait" in only(lines(answers_are_recorded))
+    assert "since 2026-03-01T00:00:00+00:00" in only(lines(answers_are_recorded))
+    file.close()
+    file.path.rename(file.path.with_suffix(".refused"))
+    assert only(lines(answers_are_recorded)).startswith("problem: 1 files with answers that could not be recorded")
+    settings.KALIMTAK_DISK_RESERVE = 2**60
+    assert lines(answers_are_recorded)[-1].startswith("problem: nearly full")
+
+
 def test_left_overs_of_crashes_are_named(world):
     from kalimtak.doctor.disk import nothing_is_left_over
     from registry import store

@@ -89,6 +89,18 @@ def trainer_without_a_job(world):
     (folder / "trainer.json").write_text(json.dumps({"pid": me.pid, "started": me.create_time()}))
 
 
+def spooled(suffix):
+    """An answer that has no row."""
+    from interactions import spool
+    from interactions.services import spool_folder
+
+    file = spool.SpoolFile(spool_folder())
+    row = {"id": "0199", "created_at": "2026-03-01T00:00:00+00:00"}
+    file.append(spool.line_of([{"rows": [row], "memo": None, "refused": "no such version"}]))
+    file.close()
+    file.path.rename(file.path.with_suffix(suffix))
+
+
 def new_job(world, **values):
     from kalimtak.core.models import Job
 
@@ -316,6 +328,11 @@ BREAKAGES = {
         "its source interaction is another classifier's",
     ),
     "two labels": (same_text_with_another_label, "is approved with 2 labels"),
+    # The spool
+    "spooled": (lambda w: spooled(".spool"), "warning: spool/"),
+    "spooled answers": (lambda w: spooled(".spool"), "1 answers that were given wait to be recorded"),
+    "refused": (lambda w: spooled(".refused"), "refused 1 answers that were given: no such version"),
+    "damaged": (lambda w: spooled(".damaged"), "was damaged on the disk"),
     # Snapshots and runs
     "snapshot's rows": (lose_a_snapshot_row, "its rows are not those of its digest"),
     "snapshot's counts": (lose_a_snapshot_row, "rows and states 60"),

@@ -49,7 +49,7 @@ STATISTICS = {
     "for_review",
     "reasons",
 }
-HEALTH = {"status", "problems", "waiting_texts", "asked_seconds_ago", "models"}
+HEALTH = {"status", "problems", "waiting_texts", "asked_seconds_ago", "spooled", "models"}
 
 
 @dataclass(frozen=True)

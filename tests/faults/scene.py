@@ -28,6 +28,7 @@ from django.db import close_old_connections, connections
 from django.utils import timezone
 from django_q.models import OrmQ, Success
 from django_q.tasks import async_task
+from interactions import spooling
 from interactions.models import Feedback, UserInteraction
 from kalimtak import fsck
 from kalimtak.core import jobs
@@ -272,6 +273,10 @@ class Scene:
             return None
 
         return wait_until(find, 60, every=0.02, what="a trainer")
+
+    def wait_for_an_empty_spool(self) -> None:
+        """What was answered while the database was away has been recorded."""
+        wait_until(lambda: self.ask("spooling.waiting().answers") == 0, 30, what="an empty spool")
 
     def load(self, people: int = 4) -> Load:
         self._rows_before = len(self._rows())

@@ -27,7 +27,9 @@ if __name__ == "__main__":
 
 from django.db import connections, transaction
 
-from interactions.models import Feedback, UserInteraction
+from interactions import spool, spooling
+from interactions.models import Feedback, RequestMemo, UserInteraction
+from interactions.services import NewAnswer, NewInteraction, NewMemo, spool_folder
 from kalimtak import fsck
 from kalimtak.core import audit, jobs
 from kalimtak.core.auth import Caller
@@ -200,6 +202,28 @@ def roll_back() -> None:
     registry.version_rollback(topic(), actor="dina", to=1)
 
 
+def answer_without_database() -> None:
+    """Three questions, each asked again by a client that got no answer; then the database is back."""
+    version = ModelVersion.objects.get(number=1)
+    for number in range(3):
+        row = NewInteraction(
+            classifier_id=version.classifier_id,
+            version_id=version.pk,
+            deployment_id=version.deployments.get().pk,
+            fields={"text": f"question {number}"},
+            label="food",
+            confidence=0.6,
+            scores={"food": 0.6, "weather": 0.4},
+            threshold=0.5,
+            abstained=False,
+        )
+        memo = NewMemo("key:carla", f"r{number}", "d", {"results": [{"interaction_id": str(row.id)}]})
+        if spooling.first_response(*memo.key, memo.body_digest) is None:
+            assert spooling.answers_spool([NewAnswer([row], memo)]) == [None]
+    spooling.SPOOL.stop()
+    spooling.left_behind_record()
+
+
 def unless_done(act: Callable[[], object]) -> Callable[[], object]:
     """The same click once more; the system may find that it was done."""
 
@@ -219,6 +243,7 @@ SCENARIOS = {
     "curate": Scenario(curate, reap_and(lambda: first_job("curate"))),
     "train": Scenario(work, reap_and(work)),
     "conclude": Scenario(reap_and(work), reap_and(work)),
+    "spool": Scenario(answer_without_database, answer_without_database),
     "deploy": Scenario(deploy_second, unless_done(deploy_second)),
     "roll_back": Scenario(roll_back, unless_done(roll_back)),
 }
@@ -281,6 +306,8 @@ def tell() -> None:
         "outcomes": [each.report.get("outcome") for each in Dataset.objects.order_by("pk")],
         "items": sorted([*map(str, key), count] for key, count in Counter(items).items()),
         "feedback waiting": services.evidence_waiting(topic()),
+        "answers": [UserInteraction.objects.count(), RequestMemo.objects.count()],
+        "spool": [path.suffix for path in spool.files(spool_folder(), "")],
         "snapshots": [seen_in(each) for each in DatasetSnapshot.objects.all()],
         "runs": [str(each) if each else None for each in runs_versions()],
         "results": sorted(json.dumps(each, sort_keys=True) for each in results()),

@@ -56,6 +56,10 @@ DEATHS = {
         *("deployment.before_row", "deployment.before_commit", "deployment.after_commit"),
         *("supervisor.before_cleanup", "jobs.before_finish"),
     ],
+    "spool": [
+        *("spool.before_write:2", "spool.before_fsync:2", "spool.after_fsync:2", "spool.in_replay"),
+        "spool.before_removal",
+    ],
     "deploy": ["deployment.before_row", "deployment.before_commit", "deployment.after_commit"],
     "roll_back": ["deployment.before_row", "deployment.before_commit", "deployment.after_commit"],
 }
@@ -76,7 +80,7 @@ ENCODER_DEATHS: dict[str, str | None] = {
 }
 SWAP_DEATHS = ["swap.loading:2", "swap.before:2", "swap.after:2"]
 WITH_A_LEFT_FOLDER = ["store.orphan_moved"]
-START = {"deploy": "trained", "curate": "trained", "roll_back": "second", "conclude": "registered"}
+START = {"deploy": "trained", "spool": "trained", "curate": "trained", "roll_back": "second", "conclude": "registered"}
 
 
 def points_of(deaths: list[str]) -> set[str]:

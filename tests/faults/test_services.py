@@ -113,15 +113,16 @@ def test_everything_rides_out_a_restart_of_postgresql(scene: Scene, server: Priv
         server.stop(mode)
         gone = time.monotonic()
         trainer.resume()
-        wait_until(lambda: load.statuses[503] >= 10, 60, what="refusals")
+        load.wait_for_answers()
         refused = give_feedback(scene, load.answered[0])
         assert refused.status_code == 503
         assert refused.headers["Retry-After"]
         wait_until(lambda: time.monotonic() - gone > AWAY_SECONDS, 60, what="the end of the outage")
         server.start()
         load.wait_for_answers()
-    assert set(load.statuses) == {200, 503}
-    assert (load.without_retry_after, load.cut) == (0, 0)
+    assert set(load.statuses) == {200}
+    assert load.cut == 0
+    scene.wait_for_an_empty_spool()
     assert give_feedback(scene, load.answered[0]).status_code in (200, 201)
     scene.check_rows(load)
     for job in held:
@@ -148,6 +149,7 @@ def test_answers_survive_a_line_to_postgresql_that_is_cut_and_slow(scene: Scene,
         load.wait_for_answers()
     assert set(load.statuses) <= {200, 503}
     assert (load.without_retry_after, load.cut) == (0, 0)
+    scene.wait_for_an_empty_spool()
     scene.check_rows(load)
     restart_web(scene, DATABASE_URL=server.url)
     proxy.close()
