@@ -32,6 +32,10 @@ BEHAVIOUR: tuple[tuple[str, Callable[[Figures], float], str, str], ...] = (
     ("– last answer of the version before, after deploying", lambda f: f["deploy_seconds"], "{:.2f} s", ""),
     ("– and after rolling back", lambda f: f["rollback_seconds"], "{:.2f} s", "< 5 s"),
     ("Classic model, requests/s", lambda f: f["classic_rate"], "{:,.0f}", "1,500"),
+    ("`predict --file`, rows", lambda f: f["file_rows"], "{:,.0f}", ""),
+    ("– texts/s of the whole command", lambda f: f["file_rate"], "{:,.0f}", ""),
+    ("– of the raw forward pass on all cores", lambda f: f["file_share"], "{:.0%}", ""),
+    ("– the same, once it is under way", lambda f: f["file_steady_share"], "{:.0%}", "≥ 90 %"),
     ("Ready after the start", lambda f: f["ready_seconds"], "{:.1f} s", "≤ 5 s"),
     ("Memory of the largest process", lambda f: f["memory_mb"], "{:,.0f} MB", "≤ 400 MB"),
 )

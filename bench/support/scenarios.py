@@ -1,17 +1,20 @@
 """What `bench/serve.py` can measure. Every answer of ours is held against its row; what does not fit is a fault."""
 
+import csv
 import json
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from support import ceiling
-from support.console import Console
+from support.console import ROOT, Console
 from support.installation import Installation, Server, serving
 from support.load import CONNECTIONS, Kept, Outcome, Rate, Target, ask_closed, ask_open, load, percentile
 from support.peer_environment import PEERS, peer_serving
@@ -19,6 +22,7 @@ from support.peer_environment import PEERS, peer_serving
 CEILING, OURS = "Ceiling", "Kalimtak"
 WARM_SECONDS = 2.0
 MOST_CONNECTIONS = 1024  # of an open loop that the server does not keep up with
+FILE_LOADS = 6  # times as long as another load, so that the start of the command weighs little
 SATURATION_SHARE, OVERLOAD, SWAP_SHARE = 0.6, 3.0, 0.4
 LEAST_AGREEMENT = 0.9  # under this they cannot be the same model; int8 costs a few texts near a border
 JSON = {"Content-Type": "application/json"}
@@ -303,12 +307,58 @@ def startup(bench: Bench, name: str, server: Server) -> dict[str, Any]:
     return {"ready_seconds": server.ready_seconds, "memory_mb": max(server.memory())}
 
 
+def file(bench: Bench, name: str, server: Server) -> dict[str, Any]:
+    """`predict --file` beside the raw forward pass on all cores, which is measured before and after."""
+    console, scratch = bench.consoles[name], Path(bench.bodies).parent
+    before = ceiling.ceiling(bench.version, bench.bodies, bench.seconds)["rate"]
+    count = round(before * FILE_LOADS * bench.seconds)
+    source, target = scratch / "batch.csv", scratch / "batch.answers.csv"
+    texts = [json.loads(line)["text"] for line in Path(bench.bodies).read_text(encoding="utf-8").splitlines()]
+    with source.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["text"], *([texts[number % len(texts)]] for number in range(count))])
+    rows, began = console.ask("count()"), time.monotonic()
+    seen = watch_file(bench.sites[name], bench.encoder, source, target)
+    took = time.monotonic() - began
+    raw = (before + ceiling.ceiling(bench.version, bench.bodies, bench.seconds)["rate"]) / 2
+    with target.open(encoding="utf-8", newline="") as stream:
+        answered = sum(1 for row in csv.DictReader(stream) if row["label"] and not row["error"])
+    target.unlink()
+    if answered != count or console.ask("count()") != rows:
+        bench.faults.append(f"{name}: {answered} of {count} rows of a file were answered, or some were recorded.")
+    (first, at), (last, until) = seen[len(seen) // 3], seen[-1]
+    return {
+        "file_rows": count,
+        "file_raw_rate": raw,
+        "file_rate": count / took,
+        "file_share": count / took / raw,
+        "file_steady_share": (last - first) / (until - at) / raw if until > at else float("nan"),
+    }
+
+
+def watch_file(site: Installation, slug: str, source: Path, target: Path) -> list[tuple[int, float]]:
+    """Run `predict --file`; (rows safe, monotonic time), each time that it noted more of them."""
+    command = [sys.executable, "manage.py", "predict", slug, "--file", str(source), "--output", str(target)]
+    process = subprocess.Popen(command, env=site.environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    note, seen = target.with_name(target.name + ".part.json"), [(0, time.monotonic())]
+    while process.poll() is None:
+        time.sleep(0.02)
+        with suppress(OSError, ValueError):
+            rows = json.loads(note.read_text(encoding="utf-8"))["reached"]["rows"]
+            if rows > seen[-1][0]:
+                seen.append((rows, time.monotonic()))
+    if process.returncode:
+        assert process.stderr is not None
+        sys.exit(f"predict --file failed: {process.stderr.read().strip()}")
+    return seen
+
+
 ON_ONE_SERVER = {
     "startup": startup,
     "latency": latency,
     "overload": overload,
     "swap": swap,
     "classic": classic,
+    "file": file,
 }
 
 
