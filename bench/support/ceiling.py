@@ -23,7 +23,7 @@ def graph_of(version: Path) -> Path:
 
 
 def ceiling(version: Path, bodies: str, seconds: float) -> dict[str, float]:
-    """Texts a second of all cores together, `p50` and `p99` in seconds."""
+    """Texts a second of all cores together, `p50` and `p99` in seconds, and `cpu` seconds per text."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     begin = time.time() + START
     with ThreadPoolExecutor(cores) as pool:
@@ -37,6 +37,7 @@ def ceiling(version: Path, bodies: str, seconds: float) -> dict[str, float]:
         "rate": sum(part["answers"] / part["seconds"] for part in parts),
         "p50": percentile(times, 0.5),
         "p99": percentile(times, 0.99),
+        "cpu": sum(part["cpu"] for part in parts) / sum(part["answers"] for part in parts),
         "processes": cores,
     }
 
@@ -87,13 +88,14 @@ def forward(
         raise SystemExit("A process was not ready in time: the machine is too busy to be measured.")
     time.sleep(begin - time.time())
     times, number = [], 0
-    started = now = time.perf_counter()
+    spent, started = time.process_time(), time.perf_counter()
+    now = started
     while now - started < seconds:
         answer(texts[number % len(texts)])
         number += 1
         now, before = time.perf_counter(), now
         times.append(now - before)
-    return {"answers": number, "seconds": now - started, "times": times}
+    return {"answers": number, "seconds": now - started, "cpu": time.process_time() - spent, "times": times}
 
 
 def token_lengths(version: Path, texts: list[str]) -> list[int]:

@@ -36,6 +36,7 @@ BEHAVIOUR: tuple[tuple[str, Callable[[Figures], float], str, str], ...] = (
     ("– texts/s of the whole command", lambda f: f["file_rate"], "{:,.0f}", ""),
     ("– of the raw forward pass on all cores", lambda f: f["file_share"], "{:.0%}", ""),
     ("– the same, once it is under way", lambda f: f["file_steady_share"], "{:.0%}", "≥ 90 %"),
+    ("– processor time of that pass in all that was used, start included", lambda f: f["file_cpu_share"], "{:.0%}", ""),
     ("Ready after the start", lambda f: f["ready_seconds"], "{:.1f} s", "≤ 5 s"),
     ("Memory of the largest process", lambda f: f["memory_mb"], "{:,.0f} MB", "≤ 400 MB"),
 )
