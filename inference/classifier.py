@@ -12,6 +12,7 @@ from inference.services import answer_write
 from interactions.services import interactions_record
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput, Unavailable
+from registry.models import Deployment
 from registry.services import classifier_get
 from registry.services.classifiers import live_deployment
 
@@ -25,6 +26,8 @@ Value = TypeVar("Value")
 class LocalClassifier:
     """The version of a classifier that was live when this object was made; it keeps answering by that one.
 
+    `deployment_id` names another deployment than the live one, for a process that answers beside one that has it.
+
     Answers are recorded like the API's, with neither key nor address, so that feedback can be given on them; with
     `record=False` nothing is written and results carry no `interaction_id`. `enable_backup` lets the policy's backup
     classifier answer where one is set; without one the model answers by itself. Safe to share between threads.
@@ -32,9 +35,14 @@ class LocalClassifier:
     Raises `NotFound` for an unknown slug, `Unavailable` (`no_model`) where nothing is live.
     """
 
-    def __init__(self, slug: str = "", *, enable_backup: bool = False, record: bool = True) -> None:
+    def __init__(
+        self, slug: str = "", *, enable_backup: bool = False, record: bool = True, deployment_id: int | None = None
+    ) -> None:
         classifier = classifier_get(slug)
-        deployment = live_deployment(classifier)
+        if deployment_id is None:
+            deployment = live_deployment(classifier)
+        else:
+            deployment = Deployment.objects.select_related("version__classifier").filter(pk=deployment_id).first()
         if deployment is None:
             remedy = f"run `manage.py train {classifier.slug} --deploy`"
             raise Unavailable(f"The classifier {classifier.slug} has no live version; {remedy}.", code="no_model")

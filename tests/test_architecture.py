@@ -66,8 +66,8 @@ TOP_LEVEL = {
     *(".ci", ".dockerignore", ".env.example", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE"),
     *("Makefile", "NOTICE", "Procfile", "README.md", "bench", "compose.yaml", "docs", "inference", "interactions"),
     *("kalimtak", "logging.yaml", "manage.py", "mkdocs.yml", "models.yaml", "models_store", "notebooks"),
-    *("openapi.yaml", "pyproject.toml", "registry", "requirements-dev.txt", "requirements-gpu.txt"),
-    *("requirements.txt", "templates", "tests", "training"),
+    *("openapi.yaml", "pyproject.toml", "registry", "requirements-bench.txt", "requirements-dev.txt"),
+    *("requirements-gpu.txt", "requirements.txt", "templates", "tests", "training"),
 }
 
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "skops"}

@@ -34,7 +34,9 @@ def pins(name: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.txt", "requirements-gpu.txt", "requirements-bench.txt"]
+)
 def test_every_requirement_is_pinned_and_names_no_index(name: str) -> None:
     assert pins(name)
     assert not re.search(r"^--|https?://|\+cpu|\+cu\d", read(name), re.MULTILINE)
@@ -48,6 +50,13 @@ def test_tests_and_checks_stay_out_of_what_is_installed() -> None:
 
 def test_the_gpu_build_of_onnxruntime_is_the_one_that_was_tested() -> None:
     assert pins("requirements-gpu.txt")["onnxruntime-gpu"] == pins("requirements.txt")["onnxruntime"]
+
+
+def test_what_we_are_compared_with_runs_on_the_same_libraries() -> None:
+    ours, theirs = pins("requirements.txt"), pins("requirements-bench.txt")
+    shared = ours.keys() & theirs.keys()
+    assert {"torch", "transformers", "tokenizers"} <= shared
+    assert {name: theirs[name] for name in shared} == {name: ours[name] for name in shared}
 
 
 def test_make_lists_its_targets() -> None:

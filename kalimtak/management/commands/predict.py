@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
 
 from inference.classifier import LocalClassifier, Text
+from inference.crew import usable_cores
 from inference.files import file_answer
 from kalimtak.core.commands import KalimtakCommand
 from kalimtak.core.errors import Conflict, InvalidInput, KalimtakError
@@ -39,7 +40,15 @@ class Command(KalimtakCommand):
         parser.add_argument("--question", help="for a classifier that reads a question and its context")
         parser.add_argument("--context")
         parser.add_argument("--file", type=Path, metavar="FILE", help="answer every row of this CSV, TSV or JSONL")
-        parser.add_argument("--output", type=Path, metavar="FILE", help="write the file's answers here, not to stdout")
+        parser.add_argument(
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="write the file's answers here, not to stdout; interrupted, the same command goes on where it stopped",
+        )
+        parser.add_argument(
+            "--processes", type=int, metavar="N", help="that answer a long file together (default: one per core)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         slug, texts = split_words(options["words"])
@@ -48,9 +57,12 @@ class Command(KalimtakCommand):
             raise CommandError("Give texts or --file, not both.", returncode=2)
         if options["output"] and not options["file"]:
             raise CommandError("--output goes with --file.", returncode=2)
+        if options["processes"] is not None and not (options["file"] and options["processes"] > 0):
+            raise CommandError("--processes goes with --file and is at least 1.", returncode=2)
         classifier = self.classifier(classifier_get(slug), record=options["file"] is None)
         if options["file"]:
-            self.answer_file(classifier, options["file"], options["output"])
+            processes = options["processes"] or usable_cores()
+            self.answer_file(classifier, options["file"], options["output"], processes)
         elif inputs:
             if not slug:  # a mistyped classifier would otherwise be answered as a text without a word
                 self.stderr.write(f"Asking the default classifier, {classifier.served.slug}.")
@@ -76,13 +88,24 @@ class Command(KalimtakCommand):
         with self.progress("Loading the sample set") as report:
             samples_load(row, report)
 
-    def answer_file(self, classifier: LocalClassifier, source: Path, target: Path | None) -> None:
+    def answer_file(self, classifier: LocalClassifier, source: Path, target: Path | None, processes: int) -> None:
         if not source.is_file():
             raise InvalidInput(f"There is no file {source}.")
-        with self.progress(source.name) as report:
-            summary = file_answer(
-                classifier, source, target, out=self.stdout, progress=lambda fraction: report(fraction, "")
-            )
+        try:
+            with self.progress(source.name) as report:
+                summary = file_answer(
+                    classifier,
+                    source,
+                    target,
+                    out=self.stdout,
+                    progress=lambda fraction: report(fraction, ""),
+                    say=self.stderr.write,
+                    processes=processes,
+                )
+        except KeyboardInterrupt:
+            if target is not None:
+                self.stderr.write("What is answered is kept: the same command goes on from there.")
+            raise
         refused = f", {summary.refused} of them refused (see the column error)" if summary.refused else ""
         self.stderr.write(f"{summary.rows} rows answered by {classifier.version.ref}{refused}.")
 
