@@ -9,17 +9,19 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import close_old_connections
+from django.db.models import Max
 
+from inference.helpers import cascade_thresholds, policy_of, with_helpers
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound, Unavailable
 from registry.families import load
-from registry.families.base import Predictor
+from registry.families.base import Answer, Predictor
 from registry.manifest import ArtefactCorrupt, manifest_digest
-from registry.models import Classifier, Deployment, ModelVersion
+from registry.models import Cascade, Classifier, Deployment, ModelVersion
 from registry.recipe import RecipeError
 from registry.store import version_folder
 
@@ -32,7 +34,10 @@ WARM_UP = ("Is this thing on?", "A second, somewhat longer sentence, so that no 
 
 @dataclass(frozen=True, slots=True)
 class LiveVersion:
-    """A deployment that answers, with its model loaded. `ref` is `<classifier>/<number>`."""
+    """A deployment that answers, with its model loaded. `ref` is `<classifier>/<number>`.
+
+    `predictor` lets the helpers of the classifier's policy answer where it has some; `others` are these, by `ref`.
+    """
 
     deployment_id: int
     role: str
@@ -40,6 +45,11 @@ class LiveVersion:
     version_id: int
     ref: str
     predictor: Predictor
+    others: "Mapping[str, LiveVersion]" = field(default_factory=dict)
+
+    def who_gave(self, answer: Answer) -> "LiveVersion":
+        """The version that the answer's label comes from: this one, or one that answered in its place."""
+        return self.others[answer.by] if answer.by else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +160,10 @@ class LiveModels:
 
 
 def _fingerprint() -> tuple[Any, ...]:
-    """Two cheap queries whose answer changes with every deployment, rollback or edit of a classifier."""
+    """Three cheap queries whose answer changes with every deployment, rollback, edit or measured cascade."""
     classifiers = Classifier.objects.serving().order_by("pk").values_list("pk", "updated_at")
     deployments = Deployment.objects.live().order_by("pk").values_list("pk", "role", "share")
-    return tuple(classifiers), tuple(deployments)
+    return tuple(classifiers), tuple(deployments), Cascade.objects.aggregate(last=Max("measured_at"))["last"]
 
 
 def _paint(fingerprint: tuple[Any, ...], before: Picture) -> Picture:
@@ -164,7 +174,8 @@ def _paint(fingerprint: tuple[Any, ...], before: Picture) -> Picture:
         deployments.setdefault(deployment.classifier_id, []).append(deployment)
     served: dict[str, Served] = {}
     failed: dict[str, str] = {}
-    for classifier in Classifier.objects.serving():
+    classifiers = list(Classifier.objects.serving())
+    for classifier in classifiers:
         old = before.classifiers.get(classifier.slug)
         live, fault = _live_versions(deployments.get(classifier.pk, []), before)
         if fault:
@@ -172,8 +183,28 @@ def _paint(fingerprint: tuple[Any, ...], before: Picture) -> Picture:
             if old is not None and not any(version.role == Deployment.Role.PRODUCTION for version in live):
                 live = old.live
         served[classifier.slug] = serve(classifier, live, old)
+    served = _introduced(classifiers, served)
     default = next((slug for slug, entry in served.items() if entry.is_default), "")
     return Picture(fingerprint, served, default, failed)
+
+
+def _introduced(classifiers: list[Classifier], served: Mapping[str, Served]) -> dict[str, Served]:
+    """Every live version with those that help it: the versions that their own classifiers have in production."""
+    production = {
+        slug: version
+        for slug, entry in served.items()
+        for version in entry.live
+        if version.role == Deployment.Role.PRODUCTION
+    }
+    thresholds, introduced = cascade_thresholds(), {}
+    for classifier in classifiers:
+        entry, policy = served[classifier.slug], policy_of(classifier)
+        live = tuple(
+            with_helpers(version, policy, floor=entry.threshold, find=production.get, thresholds=thresholds)
+            for version in entry.live
+        )
+        introduced[classifier.slug] = replace(entry, live=live)
+    return introduced
 
 
 def _live_versions(deployments: list[Deployment], before: Picture) -> tuple[tuple[LiveVersion, ...], str]:

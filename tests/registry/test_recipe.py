@@ -293,9 +293,9 @@ def test_everything_survives_json(shipped: dict[str, Entry]) -> None:
 def test_stored_sections_are_read_as_strictly_and_may_refuse_what_comes_later() -> None:
     with pytest.raises(RecipeError, match="GatePolicy: max_drop: expected a number"):
         GatePolicy.from_dict({"max_drop": "none"})
-    assert Policy.from_dict({"cache": True}).cache
-    with pytest.raises(RecipeError, match=r"policy: cache: True is not available yet"):
-        Policy.from_dict({"cache": True}, where="policy", allow_later=False)
+    assert Policy.from_dict({"auto_deploy": "canary"}).auto_deploy == "canary"
+    with pytest.raises(RecipeError, match=r"policy: auto_deploy: 'canary' is not available yet"):
+        Policy.from_dict({"auto_deploy": "canary"}, where="policy", allow_later=False)
 
 
 def test_defaults_are_not_shared_between_sections() -> None:
