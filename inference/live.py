@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from django.conf import settings
 from django.db import close_old_connections
 from django.db.models import Max
 
@@ -240,6 +241,8 @@ def load_version(version: ModelVersion) -> Predictor:
         raise ArtefactCorrupt(f"the artefact of {version.ref} is not the one that was registered")
     crashpoint("swap.loading")
     predictor = load(folder)
+    if hasattr(predictor, "accelerate"):
+        predictor.accelerate(settings.KALIMTAK_DEVICE)
     for text in WARM_UP:
         predictor.predict([(text,) * len(predictor.input_fields)])
     return predictor
