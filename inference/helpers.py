@@ -1,14 +1,15 @@
 """Who helps a live version, as its classifier's policy names them, out of versions that are loaded."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inference.healing import SARCASTIC, Cascade, Healing, Helper, Helpers
-from registry.families.base import Predictor
+from registry.calibration import Calibration
+from registry.families.base import Answer, FamilyError, Fields, Predictor
 from registry.models import Cascade as CascadeRow
-from registry.models import Classifier
+from registry.models import Classifier, ModelVersion
 from registry.recipe import Policy, RecipeError
 
 if TYPE_CHECKING:
@@ -65,6 +66,29 @@ def with_helpers(
         version,
         predictor=_healing(version.predictor, main, helpers, floor),
         others={helper.ref: helper for helper in found.values()},
+    )
+
+
+class Absent:
+    """The model of a version that cannot be loaded: only a backup can answer for it."""
+
+    def __init__(self, version: ModelVersion, reason: str) -> None:
+        self.labels = tuple(version.labels)
+        self.input_fields = tuple(version.classifier.input_fields)
+        self.calibration = Calibration.from_dict(version.calibration)
+        self.reason = reason
+
+    def predict(self, inputs: Sequence[Fields]) -> list[Answer]:
+        """`registry.families.base.Predictor`; always raises."""
+        raise FamilyError(f"it cannot be loaded: {self.reason}")
+
+
+def can_answer(version: "LiveVersion") -> bool:
+    """Not where its model is absent and nobody stands in for it."""
+    return not isinstance(version.predictor, Absent) and not (
+        isinstance(version.predictor, Healing)
+        and isinstance(version.predictor.main, Absent)
+        and version.predictor.helpers.backup is None
     )
 
 

@@ -8,7 +8,7 @@ is swapped. Requests under way keep the predictor they chose; a replaced one is 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.db.models import Max
 
-from inference.helpers import cascade_thresholds, policy_of, with_helpers
+from inference.helpers import Absent, can_answer, cascade_thresholds, own_model, policy_of, with_helpers
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound, Unavailable
 from registry.families import load
@@ -181,8 +181,10 @@ def _paint(fingerprint: tuple[Any, ...], before: Picture) -> Picture:
         live, fault = _live_versions(deployments.get(classifier.pk, []), before)
         if fault:
             failed[classifier.slug] = fault
-            if old is not None and not any(version.role == Deployment.Role.PRODUCTION for version in live):
-                live = old.live
+            if not any(version.role == Deployment.Role.PRODUCTION for version in live):
+                live = (
+                    old.live if old is not None and old.live else (*live, *_absent(deployments[classifier.pk], fault))
+                )
         served[classifier.slug] = serve(classifier, live, old)
     served = _introduced(classifiers, served)
     default = next((slug for slug, entry in served.items() if entry.is_default), "")
@@ -195,7 +197,7 @@ def _introduced(classifiers: list[Classifier], served: Mapping[str, Served]) -> 
         slug: version
         for slug, entry in served.items()
         for version in entry.live
-        if version.role == Deployment.Role.PRODUCTION
+        if version.role == Deployment.Role.PRODUCTION and not isinstance(own_model(version.predictor), Absent)
     }
     thresholds, introduced = cascade_thresholds(), {}
     for classifier in classifiers:
@@ -204,14 +206,26 @@ def _introduced(classifiers: list[Classifier], served: Mapping[str, Served]) -> 
             with_helpers(version, policy, floor=entry.threshold, find=production.get, thresholds=thresholds)
             for version in entry.live
         )
-        introduced[classifier.slug] = replace(entry, live=live)
+        introduced[classifier.slug] = replace(entry, live=tuple(filter(can_answer, live)))
     return introduced
+
+
+def _absent(deployments: list[Deployment], fault: str) -> Iterator[LiveVersion]:
+    """The production version whose model could not be loaded, in case that it has a backup."""
+    for deployment in deployments:
+        if deployment.role == Deployment.Role.PRODUCTION:
+            version = deployment.version
+            absent = Absent(version, fault)
+            yield LiveVersion(deployment.pk, deployment.role, deployment.share, version.pk, version.ref, absent)
 
 
 def _live_versions(deployments: list[Deployment], before: Picture) -> tuple[tuple[LiveVersion, ...], str]:
     """What of these deployments can answer, and what is wrong with the others (empty: nothing)."""
     loaded = {
-        version.version_id: version.predictor for served in before.classifiers.values() for version in served.live
+        version.version_id: version.predictor
+        for served in before.classifiers.values()
+        for version in served.live
+        if not isinstance(own_model(version.predictor), Absent)
     }
     live, fault = [], ""
     for deployment in deployments:

@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from kalimtak.core.admin import ConfirmedAction, Outcome, Panel, actor_of
+from kalimtak.core.errors import Conflict
 from registry import services
 from registry.models import Cascade
 
@@ -67,8 +68,13 @@ class MeasureCascade(ConfirmedAction):
         return live is not None and live.pk == obj.pk and live_pair(obj)[1] is not None
 
     def facts(self, request: HttpRequest, obj: Any) -> list[tuple[Any, Any]]:
-        return [(_("Version"), obj.ref), (_("Answers what it is sure of"), live_pair(obj)[1].ref)]
+        cheap = live_pair(obj)[1]
+        return [(_("Version"), obj.ref), (_("Answers what it is sure of"), cheap.ref if cheap else _("nobody"))]
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
+        if not self.is_offered(request, obj):
+            raise Conflict(
+                str(_("There is no cascade to measure: this version and that of policy.cascade must be live."))
+            )
         services.cascades_queue([obj.classifier], actor=actor_of(request), again=True)
         return Outcome(str(_("The cascade of %(version)s is being measured.") % {"version": obj.ref}))

@@ -65,3 +65,12 @@ def test_the_button_queues_a_measurement_once(world, cheap, sign_in, monkeypatch
         assert sign_in("dina").post(address).status_code == 302
     assert Job.objects.get(kind="cascade").params == {"classifier": "emotion", "pair": ["emotion/1", "quick/1"]}
     assert sign_in("vera").post(address).status_code == 403
+
+
+def test_a_version_without_a_cascade_has_nothing_to_measure(world, sign_in):
+    version = world.emotion.versions.get(number=1)
+    address = reverse("admin:registry_modelversion_change", args=[version.pk]).replace("change", "measure-cascade")
+    assert sign_in("dina").get(address).status_code == 200
+    response = sign_in("dina").post(address, follow=True)
+    assert "There is no cascade to measure" in response.content.decode()
+    assert not Job.objects.filter(kind="cascade").exists()

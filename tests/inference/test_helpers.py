@@ -175,6 +175,25 @@ def test_a_backup_whose_policy_points_back_is_asked_once(carla, strict, second):
     assert ask(carla, classifier="second")["model_version"] == "second/1"
 
 
+def test_a_version_that_cannot_be_loaded_is_stood_in_for_until_it_can(carla, emotion, second, monkeypatch):
+    path = store.version_folder("emotion", 1) / "serving" / "settings.json"
+    content = path.read_bytes()
+    path.write_bytes(b"{}")
+    LIVE.stop()  # as in a process that starts now
+    assert carla.predict({"text": "joy"}).status_code == 503
+    obey(emotion, backup="second")
+    result = ask(carla)
+    assert given(result) == ("joy", "backup", "second/1", [])
+    assert row(result).deployment.version.ref == "emotion/1"
+    assert carla.get("/readyz").status_code == 200
+    assert emotion.deployments.live().get().health == "degraded"
+    assert carla.predict({"text": "boom"}).status_code == 503  # the backup fails too
+    path.write_bytes(content)
+    monkeypatch.setattr(LIVE, "_retry_at", 0.0)
+    LIVE.refresh()
+    assert given(ask(carla))[1:3] == ("model", "emotion/1")
+
+
 # Sarcasm -----------------------------------------------------------------------------------------------------------
 
 
