@@ -38,7 +38,7 @@ def sync(tmp_path: Path) -> Any:
 def test_the_shipped_file_makes_the_demo_classifiers() -> None:
     report = models_sync(installed.KALIMTAK_MODELS_FILE, actor="system")
     enabled = set(Classifier.objects.serving().values_list("slug", flat=True))
-    assert enabled == {"emotion", "intent", "sentiment", "moderation", "clarity"}
+    assert enabled == {"emotion", "intent", "sentiment", "moderation", "clarity", "emotion-backup", "sarcasm"}
     assert set(report.created) - enabled == {"emotion-distilbert", "emotion-lora"}
     assert Classifier.objects.get(is_default=True).slug == "emotion"
     clarity = Classifier.objects.get(slug="clarity")

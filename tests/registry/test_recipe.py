@@ -78,9 +78,11 @@ def shipped() -> dict[str, Entry]:
     return {each.route: each for each in parse_file(SHIPPED.read_text("utf-8"), where="models.yaml")}
 
 
-def test_the_shipped_file_serves_the_five_demo_classifiers_emotion_first(shipped: dict[str, Entry]) -> None:
+def test_the_shipped_file_serves_the_five_demo_classifiers_emotion_first_and_their_helpers(
+    shipped: dict[str, Entry],
+) -> None:
     served = [route for route, each in shipped.items() if each.enabled]
-    assert served == ["emotion", "intent", "sentiment", "moderation", "clarity"]
+    assert served == ["emotion", "intent", "sentiment", "moderation", "clarity", "emotion-backup", "sarcasm"]
     assert set(shipped) - set(served) == {"emotion-distilbert", "emotion-lora"}
 
 
