@@ -1,20 +1,24 @@
 """A live version as a Python object: `create_classifier("emotion").classify("…")`, without a server."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from inference.helpers import cascade_thresholds, policy_of, with_helpers
 from inference.live import LiveVersion, load_version, serve
 from inference.parsing import Item, question_of
 from inference.services import answer_write
 from interactions.services import interactions_record
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput, Unavailable
-from registry.models import Deployment
+from registry.models import Classifier, Deployment
 from registry.services import classifier_get
 from registry.services.classifiers import live_deployment
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 64
 PYTHON = Caller("system", "python")
@@ -30,7 +34,8 @@ class LocalClassifier:
 
     Answers are recorded like the API's, with neither key nor address, so that feedback can be given on them; with
     `record=False` nothing is written and results carry no `interaction_id`. `enable_backup` lets the policy's backup
-    classifier answer where one is set; without one the model answers by itself. Safe to share between threads.
+    answer what is unsure, sarcastic or fails; cascade and cache of the policy are used in any case. Safe to share
+    between threads.
 
     Raises `NotFound` for an unknown slug, `Unavailable` (`no_model`) where nothing is live.
     """
@@ -46,16 +51,16 @@ class LocalClassifier:
         if deployment is None:
             remedy = f"run `manage.py train {classifier.slug} --deploy`"
             raise Unavailable(f"The classifier {classifier.slug} has no live version; {remedy}.", code="no_model")
-        self.version = LiveVersion(
-            deployment_id=deployment.pk,
-            role=deployment.role,
-            share=deployment.share,
-            version_id=deployment.version_id,
-            ref=deployment.version.ref,
-            predictor=load_version(deployment.version),
+        own = loaded(deployment)
+        self.served = serve(classifier, (own,))
+        self.version = with_helpers(
+            own,
+            policy_of(classifier),
+            floor=self.served.threshold,
+            find=find_loaded,
+            thresholds=cascade_thresholds(),
+            backup=enable_backup,
         )
-        self.served = serve(classifier, (self.version,))
-        self.enable_backup = enable_backup
         self.record = record
         self._lock = threading.Lock()
 
@@ -99,6 +104,31 @@ class LocalClassifier:
             for result in results:
                 del result["interaction_id"]
         return results
+
+
+def loaded(deployment: Deployment) -> LiveVersion:
+    """A deployment's version for this object alone."""
+    return LiveVersion(
+        deployment_id=deployment.pk,
+        role=deployment.role,
+        share=deployment.share,
+        version_id=deployment.version_id,
+        ref=deployment.version.ref,
+        predictor=load_version(deployment.version),
+    )
+
+
+def find_loaded(slug: str) -> LiveVersion | None:
+    """The live version of a helper; where it cannot be loaded the others answer without it."""
+    helper = Classifier.objects.serving().filter(slug=slug).first()
+    deployment = live_deployment(helper) if helper else None
+    if deployment is None:
+        return None
+    try:
+        return loaded(deployment)
+    except Exception as error:  # whatever a library makes of these files
+        logger.error("Version %s cannot be loaded and helps nobody: %r", deployment.version.ref, error)
+        return None
 
 
 def chunks(values: Iterable[Value], size: int) -> Iterator[list[Value]]:

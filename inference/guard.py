@@ -7,6 +7,7 @@ of silence: an ordinary short message gets no flag.
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 
 FLAGS = (
     "low_confidence",
@@ -15,6 +16,7 @@ FLAGS = (
     "emoji_only",
     "non_text",
     "unknown_language",
+    "sarcasm",
     "repetition",
 )
 
@@ -43,14 +45,17 @@ _RUN = re.compile(rf"([^\s\-=_*#.~])\1{{{CHARACTER_RUN - 1}}}")  # rules and lea
 _EMOJI = re.compile("[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001fbff]")
 
 
-def flags_of(text: str, *, abstained: bool, truncated: bool) -> list[str]:
-    """The flags of one answered text, in the order of `FLAGS`. `text` is all input fields, one per line."""
+def flags_of(text: str, *, abstained: bool, truncated: bool, earned: Collection[str] = ()) -> list[str]:
+    """The flags of one answered text, in the order of `FLAGS`. `text` is all input fields, one per line.
+
+    `earned` are those that the models gave it, such as `sarcasm`.
+    """
     found = {
         "low_confidence": abstained,
         "suspicious_tokens": is_suspicious(text),
         "long_prompt": truncated,
         "repetition": is_repetitive(text),
-    }
+    } | dict.fromkeys(earned, True)
     if not any(map(str.isalpha, text)):
         emoji = bool(_EMOJI.search(text)) and not any(map(str.isdigit, text))
         found |= {"emoji_only": emoji, "non_text": not emoji}

@@ -8,18 +8,21 @@ is swapped. Requests under way keep the predictor they chose; a replaced one is 
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from django.conf import settings
 from django.db import close_old_connections
+from django.db.models import Max
 
+from inference.helpers import Absent, can_answer, cascade_thresholds, own_model, policy_of, with_helpers
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound, Unavailable
 from registry.families import load
-from registry.families.base import Predictor
+from registry.families.base import Answer, Predictor
 from registry.manifest import ArtefactCorrupt, manifest_digest
-from registry.models import Classifier, Deployment, ModelVersion
+from registry.models import Cascade, Classifier, Deployment, ModelVersion
 from registry.recipe import RecipeError
 from registry.store import version_folder
 
@@ -32,7 +35,10 @@ WARM_UP = ("Is this thing on?", "A second, somewhat longer sentence, so that no 
 
 @dataclass(frozen=True, slots=True)
 class LiveVersion:
-    """A deployment that answers, with its model loaded. `ref` is `<classifier>/<number>`."""
+    """A deployment that answers, with its model loaded. `ref` is `<classifier>/<number>`.
+
+    `predictor` lets the helpers of the classifier's policy answer where it has some; `others` are these, by `ref`.
+    """
 
     deployment_id: int
     role: str
@@ -40,6 +46,11 @@ class LiveVersion:
     version_id: int
     ref: str
     predictor: Predictor
+    others: "Mapping[str, LiveVersion]" = field(default_factory=dict)
+
+    def who_gave(self, answer: Answer) -> "LiveVersion":
+        """The version that the answer's label comes from: this one, or one that answered in its place."""
+        return self.others[answer.by] if answer.by else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +166,10 @@ class LiveModels:
 
 
 def _fingerprint() -> tuple[Any, ...]:
-    """Two cheap queries whose answer changes with every deployment, rollback or edit of a classifier."""
+    """Three cheap queries whose answer changes with every deployment, rollback, edit or measured cascade."""
     classifiers = Classifier.objects.serving().order_by("pk").values_list("pk", "updated_at")
     deployments = Deployment.objects.live().order_by("pk").values_list("pk", "role", "share")
-    return tuple(classifiers), tuple(deployments)
+    return tuple(classifiers), tuple(deployments), Cascade.objects.aggregate(last=Max("measured_at"))["last"]
 
 
 def _paint(fingerprint: tuple[Any, ...], before: Picture) -> Picture:
@@ -169,22 +180,57 @@ def _paint(fingerprint: tuple[Any, ...], before: Picture) -> Picture:
         deployments.setdefault(deployment.classifier_id, []).append(deployment)
     served: dict[str, Served] = {}
     failed: dict[str, str] = {}
-    for classifier in Classifier.objects.serving():
+    classifiers = list(Classifier.objects.serving())
+    for classifier in classifiers:
         old = before.classifiers.get(classifier.slug)
         live, fault = _live_versions(deployments.get(classifier.pk, []), before)
         if fault:
             failed[classifier.slug] = fault
-            if old is not None and not any(version.role == Deployment.Role.PRODUCTION for version in live):
-                live = old.live
+            if not any(version.role == Deployment.Role.PRODUCTION for version in live):
+                live = (
+                    old.live if old is not None and old.live else (*live, *_absent(deployments[classifier.pk], fault))
+                )
         served[classifier.slug] = serve(classifier, live, old)
+    served = _introduced(classifiers, served)
     default = next((slug for slug, entry in served.items() if entry.is_default), "")
     return Picture(fingerprint, served, default, failed)
+
+
+def _introduced(classifiers: list[Classifier], served: Mapping[str, Served]) -> dict[str, Served]:
+    """Every live version with those that help it: the versions that their own classifiers have in production."""
+    production = {
+        slug: version
+        for slug, entry in served.items()
+        for version in entry.live
+        if version.role == Deployment.Role.PRODUCTION and not isinstance(own_model(version.predictor), Absent)
+    }
+    thresholds, introduced = cascade_thresholds(), {}
+    for classifier in classifiers:
+        entry, policy = served[classifier.slug], policy_of(classifier)
+        live = tuple(
+            with_helpers(version, policy, floor=entry.threshold, find=production.get, thresholds=thresholds)
+            for version in entry.live
+        )
+        introduced[classifier.slug] = replace(entry, live=tuple(filter(can_answer, live)))
+    return introduced
+
+
+def _absent(deployments: list[Deployment], fault: str) -> Iterator[LiveVersion]:
+    """The production version whose model could not be loaded, in case that it has a backup."""
+    for deployment in deployments:
+        if deployment.role == Deployment.Role.PRODUCTION:
+            version = deployment.version
+            absent = Absent(version, fault)
+            yield LiveVersion(deployment.pk, deployment.role, deployment.share, version.pk, version.ref, absent)
 
 
 def _live_versions(deployments: list[Deployment], before: Picture) -> tuple[tuple[LiveVersion, ...], str]:
     """What of these deployments can answer, and what is wrong with the others (empty: nothing)."""
     loaded = {
-        version.version_id: version.predictor for served in before.classifiers.values() for version in served.live
+        version.version_id: version.predictor
+        for served in before.classifiers.values()
+        for version in served.live
+        if not isinstance(own_model(version.predictor), Absent)
     }
     live, fault = [], ""
     for deployment in deployments:
@@ -214,6 +260,8 @@ def load_version(version: ModelVersion) -> Predictor:
         raise ArtefactCorrupt(f"the artefact of {version.ref} is not the one that was registered")
     crashpoint("swap.loading")
     predictor = load(folder)
+    if hasattr(predictor, "accelerate"):
+        predictor.accelerate(settings.KALIMTAK_DEVICE)
     for text in WARM_UP:
         predictor.predict([(text,) * len(predictor.input_fields)])
     return predictor

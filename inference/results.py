@@ -61,10 +61,10 @@ def result_of(
         "abstained": abstained,
         "threshold": threshold,
         "alternatives": options,
-        "source": "model",
+        "source": answer.source,
         "model_version": model_version,
         "deployment": deployment,
-        "flags": flags_of("\n".join(fields), abstained=abstained, truncated=answer.truncated),
+        "flags": flags_of("\n".join(fields), abstained=abstained, truncated=answer.truncated, earned=answer.flags),
         "latency_ms": round(latency_ms, 2),
     }
 

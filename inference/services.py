@@ -141,24 +141,28 @@ class _Writer:
 def answer_write(
     served: Served, version: LiveVersion, item: Item, answer: Answer, *, caller: Caller, latency_ms: float
 ) -> tuple[NewInteraction, dict[str, Any]]:
-    """The row and the full result of one answered item; `latency_ms` is from its arrival to its answer."""
+    """The row and the full result of one answered item; `latency_ms` is from its arrival to its answer.
+
+    Both name the version that the label comes from, which may be a helper's, and the deployment that was asked.
+    """
     interaction_id = uuid7()
+    giver = version.who_gave(answer)
     result = result_of(
         answer,
         item.fields,
         labels=version.predictor.labels,
-        calibration=version.predictor.calibration,
+        calibration=giver.predictor.calibration,
         floor=served.threshold,
         interaction_id=interaction_id,
         classifier=served.slug,
-        model_version=version.ref,
+        model_version=giver.ref,
         deployment=version.role,
         latency_ms=latency_ms,
     )
     row = NewInteraction(
         id=interaction_id,
         classifier_id=served.id,
-        version_id=version.version_id,
+        version_id=giver.version_id,
         deployment_id=version.deployment_id,
         fields=dict(zip(served.input_fields, item.fields, strict=True)),
         label=result["label"],

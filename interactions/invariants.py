@@ -15,8 +15,11 @@ from kalimtak.core.findings import BATCH, Check, Finding, Look, batches, error, 
 CLOCKS_APART = timedelta(seconds=10)  # between hosts
 
 _BY_HAND = "No verb writes this: somebody changed the row by hand, or it is a bug."
+# Where the classifier's policy let another classifier's version answer; the deployment is still the one asked.
+BY_ANOTHER = (UserInteraction.Source.BACKUP, UserInteraction.Source.CASCADE, UserInteraction.Source.CACHE)
 _COLUMNS = (
-    *("pk", "classifier_id", "version__classifier_id", "version_id", "deployment_id", "deployment__version_id"),
+    *("pk", "classifier_id", "version__classifier_id", "version_id", "source"),
+    *("deployment_id", "deployment__version_id", "deployment__classifier_id"),
     *("fields", "confidence", "label", "reviewed_label", "reviewed_at", "rating", "comment", "correction"),
 )
 
@@ -31,10 +34,13 @@ def interactions_fit_their_versions(look: Look) -> Iterator[Finding]:
 
 
 def _contradictions(row: Any) -> Iterator[str]:
-    if row.version__classifier_id != row.classifier_id:
-        yield "the version that answered is one of another classifier"
-    if row.deployment_id is not None and row.deployment__version_id != row.version_id:
-        yield "the deployment it names is one of another version"
+    if row.source not in BY_ANOTHER:
+        if row.version__classifier_id != row.classifier_id:
+            yield "the version that answered is one of another classifier"
+        if row.deployment_id is not None and row.deployment__version_id != row.version_id:
+            yield "the deployment it names is one of another version"
+    elif row.deployment_id is not None and row.deployment__classifier_id != row.classifier_id:
+        yield "the deployment it names is one of another classifier"
     if not row.label or not 0 <= row.confidence <= 1.001:
         yield f"its answer is {row.label[:60]!r} with confidence {row.confidence}"
     if not isinstance(row.fields, dict) or not all(isinstance(text, str) for text in row.fields.values()):

@@ -19,7 +19,7 @@ from kalimtak.installation import write_private
 from registry.models import Classifier
 from registry.services import classifier_get, live_version
 from training.models import Dataset, TrainingRun
-from training.samples import CLASSIFIERS, generate
+from training.samples import SETS, generate
 from training.services import dataset_add, dataset_load, run_resume, run_start
 
 ACTOR = "quickstart"
@@ -65,7 +65,7 @@ def samples_load(classifier: Classifier, report: Report) -> Dataset:
     known = Dataset.objects.filter(classifier=classifier, origin=Dataset.Origin.SAMPLE).first()
     if known is not None:
         return known if known.state == Dataset.State.READY else dataset_load(known, progress=report)
-    names = [*CLASSIFIERS[classifier.slug].input_fields, classifier.label_field]
+    names = [*SETS[classifier.slug].input_fields, classifier.label_field]
     rows = [
         json.dumps(dict(zip(names, (*sample.fields, sample.label), strict=True)), ensure_ascii=False)
         for sample in generate(classifier.slug, ROWS.get(classifier.family, ROWS["encoder"]), seed=SEED)

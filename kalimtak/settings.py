@@ -203,6 +203,7 @@ KALIMTAK_JOBS = {  # kind → (handler, cluster, long: runs in a supervisor of i
     "train": ("training.tasks.train", "training", True),
     "fine_tune": ("training.tasks.fine_tune", "default", False),
     "evaluate": ("training.tasks.evaluate", "training", True),
+    "cascade": ("training.tasks.cascade", "training", True),
 }
 KALIMTAK_CARETAKERS = ["interactions.spooling.left_behind_record"]  # what the reaper's tick calls besides
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from kalimtak.core import audit
 from kalimtak.core.errors import Conflict, InvalidInput
 from registry.models import Classifier
 from registry.recipe import Entry, RecipeError, load_yaml, parse_file
+from registry.services.helpers import HELPER_KEYS, cascades_queue, classifier_problems
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ def models_sync(path: Path, *, actor: str, prune: bool = False) -> SyncReport:
         with transaction.atomic():
             for entry, digest in entries:
                 outcome[_apply(entry, digest, where=path.name, actor=actor)].append(entry.route)
+            changed = [*outcome["created"], *outcome["updated"]]
+            _refuse_misfits([entry for entry, _ in entries], changed, where=path.name)
+            cascades_queue(Classifier.objects.filter(slug__in=changed), actor=actor)
             gone = _missing([entry.route for entry, _ in entries])
             if prune:
                 _disable(gone, actor=actor)
@@ -129,6 +133,20 @@ def _refuse_breaking_change(classifier: Classifier, entry: Entry, where: str) ->
             f"{where} ({entry.name}): data_config: {classifier.slug} has trained versions that read "
             f"{', '.join(classifier.input_fields)}; for other input fields make a new entry."
         )
+
+
+def _refuse_misfits(entries: Sequence[Entry], changed: Collection[str], where: str) -> None:
+    """Who is named to help must be able to; asked only now that all are rows, and only where something changed.
+
+    What an administrator did to a helper since must not keep an installation from starting.
+    """
+    for entry in entries:
+        named = {getattr(entry.policy, key) for key in HELPER_KEYS}
+        classifier = Classifier.objects.filter(slug=entry.route, enabled=True).first()
+        if classifier is None or not {entry.route, *named} & set(changed):
+            continue
+        for key, problem in classifier_problems(classifier):
+            raise InvalidInput(f"{where} ({entry.name}): policy.{key}: {problem}.")
 
 
 def _missing(routes: Sequence[str]) -> list[Classifier]:

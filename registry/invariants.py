@@ -36,6 +36,9 @@ def classifiers_can_be_read(look: Look) -> Iterator[Finding]:
             classifier.get_recipe(), classifier.get_policy(), classifier.get_label_config()
         except RecipeError as problem:
             yield error(f"classifier {classifier.slug}", f"its configuration cannot be read: {problem}", remedy)
+            continue
+        for name, misfit in services.classifier_problems(classifier) if classifier.enabled else ():
+            yield warning(f"classifier {classifier.slug}", f"nobody helps as its policy.{name}: {misfit}", remedy)
 
 
 # Versions and their folders --------------------------------------------------------------------------------------

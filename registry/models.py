@@ -169,6 +169,29 @@ class Evaluation(models.Model):
         return value
 
 
+class Cascade(models.Model):
+    """From which confidence version `cheap` answers in place of `version`, and what that costs and saves.
+
+    Measured for exactly this pair on validation texts (`registry.cascade`). Without a threshold the pair is not used;
+    `figures` then holds the `reason`. Else it holds `texts`, `early` (the share that `cheap` answers), `accuracy`,
+    `main_accuracy`, `cheap_ms` and `main_ms` per text, and `saving`, a share of the computing time.
+    """
+
+    version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="cascades", verbose_name=_("version"))
+    cheap = models.ForeignKey(ModelVersion, models.CASCADE, related_name="+", verbose_name=_("cheap version"))
+    threshold = models.FloatField(_("threshold"), null=True, blank=True)
+    figures = models.JSONField(_("figures"), default=dict, blank=True)
+    measured_at = models.DateTimeField(_("measured"), auto_now=True)
+
+    class Meta:
+        verbose_name = _("cascade")
+        verbose_name_plural = _("cascades")
+        constraints = [models.UniqueConstraint(fields=["version", "cheap"], name="one_cascade_per_pair")]
+
+    def __str__(self) -> str:
+        return f"{self.cheap} → {self.version}"
+
+
 class DeploymentQuerySet(models.QuerySet["Deployment"]):
     def live(self) -> "DeploymentQuerySet":
         return self.filter(ended_at=None)

@@ -36,6 +36,14 @@ def evaluate(context: JobContext) -> dict[str, Any]:
     return {evaluation.version.ref: {"macro_f1": evaluation.macro_f1} for evaluation in evaluations}
 
 
+def cascade(context: JobContext) -> dict[str, Any]:
+    """Measure from which confidence a classifier's cascade may answer, for the pair of versions that is live now."""
+    row = services.cascade_refresh(classifier_get(context.params["classifier"]), progress=context.progress_or_stop)
+    if row is None:
+        return {"outcome": "nothing to measure"}
+    return {"version": row.version.ref, "cheap": row.cheap.ref, "threshold": row.threshold, **row.figures}
+
+
 def curate(context: JobContext) -> dict[str, Any]:
     """The daily job, and the curation that staff asked for when much was waiting."""
     slug, job = context.params.get("classifier", ""), context.job

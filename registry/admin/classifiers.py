@@ -1,6 +1,7 @@
 """The classifier's page: what it is configured to do, who answers for it now, and who did before."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -107,6 +108,8 @@ class ClassifierForm(forms.ModelForm):
         if entry.labels.multi_label != bool(before.get("multi_label")) and self._has_versions():
             self.add_error("label_config", _("multi_label cannot be changed once there are trained versions."))
             return
+        for key, problem in self._helper_problems(entry) if entry.enabled else ():
+            self.add_error("policy", f"policy.{key}: {problem}.")
         data |= {
             "recipe": entry.recipe.to_dict(),
             "label_config": entry.labels.to_dict(),
@@ -116,6 +119,11 @@ class ClassifierForm(forms.ModelForm):
         self.instance.label_field = entry.recipe.data.label_field
         if entry.labels.labels:
             self.instance.labels = list(entry.labels.labels)
+
+    def _helper_problems(self, entry: Entry) -> Iterator[tuple[str, str]]:
+        labels = entry.labels.labels or self.instance.labels
+        asked = services.Asked(entry.route, labels, entry.recipe.data.input_fields, entry.labels.multi_label)
+        return services.helper_problems(asked, entry.policy)
 
 
 class LivePanel(Panel):
@@ -188,6 +196,7 @@ class ClassifierAdmin(BaseModelAdmin):
         super().save_model(request, obj, form, change)
         action = "classifier.change" if change else "classifier.add"
         audit.record(actor_of(request), action, f"classifier {obj.slug}", fields=form.changed_data)
+        services.cascades_queue([obj], actor=actor_of(request))
 
     @admin.display(description=_("answers now"))
     def live_shown(self, classifier: Any) -> SafeString | str:

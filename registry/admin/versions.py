@@ -15,6 +15,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanWidget
 from kalimtak.core.admin import ConfirmedAction, Outcome, Panel, ReadOnlyModelAdmin, actor_of, state_label, when
 from kalimtak.core.errors import Conflict
 from registry import services, store
+from registry.admin.cascades import CascadePanel, MeasureCascade
 from registry.admin.figures import comparison_rows, confusion_rows, figure, figures, label_rows, outcome_rows
 from registry.models import Evaluation, ModelVersion
 
@@ -178,8 +179,8 @@ class ModelVersionAdmin(ReadOnlyModelAdmin):
     list_filter = ["classifier", "status"]
     list_select_related = ["classifier"]
     ordering = ["-pk"]
-    panels = [VerdictPanel(), FiguresPanel(), ComparePanel(), CardPanel()]
-    confirmed_actions = [Deploy(), Verify()]
+    panels = [VerdictPanel(), FiguresPanel(), ComparePanel(), CascadePanel(), CardPanel()]
+    confirmed_actions = [Deploy(), Verify(), MeasureCascade()]
     empty_text = _("No versions yet. Open a classifier and press “Train now”.")
     fieldsets = [
         (

@@ -49,11 +49,16 @@ class Example:
 class Answer:
     """Calibrated probabilities (labels,); `truncated`: the input was longer than the model reads.
 
-    They sum to 1, or are independent of each other where the predictor's calibration says `multi_label`.
+    They sum to 1, or are independent of each other where the predictor's calibration says `multi_label`. What follows
+    is set where a predictor may let others answer (`inference.healing`): `source` as in the API's results, `flags` that
+    the answer earned, and `by`, the reference of the version that gave it where that is another than the one asked.
     """
 
     probabilities: NDArray[np.float32]
     truncated: bool
+    source: str = "model"
+    flags: tuple[str, ...] = ()
+    by: str = ""
 
 
 class Predictor(Protocol):

@@ -110,6 +110,13 @@ class EnsemblePredictor:
         self._members = [(member, _order(member.labels, self.labels)) for member in members]
         self._combiner = combiner
 
+    def accelerate(self, device: str) -> None:
+        """Let every member that can use a GPU do so (`registry.families.onnx_predictor`)."""
+        for member, _ in self._members:
+            if hasattr(member, "accelerate"):
+                member.accelerate(device)
+        self.batches = all(getattr(member, "batches", False) for member, _ in self._members)
+
     def predict(self, inputs: Sequence[Fields]) -> list[Answer]:
         """`registry.families.base.Predictor`."""
         answers = [(member.predict(inputs), order) for member, order in self._members]

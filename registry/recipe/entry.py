@@ -155,6 +155,7 @@ def parse_entry(raw: Mapping[str, Any], *, where: str) -> Entry:
         raise place.at("policy").at("target_precision").error(message)
     route = _route_slug(head, place)
     check_use_8bit(recipe, "custom" if head.loader else head.type, place)
+    _check_helpers(policy, labels, route, place.at("policy"))
     _check_members(recipe.model.members, head.type, route, place.at("model_config").at("members"))
     return Entry(
         name=head.name,
@@ -190,6 +191,16 @@ def _check_members(members: tuple[str, ...], model_type: str, route: str, place:
         raise place.error("goes with type ensemble only")
     if route in members:
         raise place.error(f"names {route} itself; an ensemble is made of other classifiers")
+
+
+def _check_helpers(policy: Policy, labels: LabelConfig, route: str, place: Place) -> None:
+    """What this entry alone can tell; `registry.services.helpers` looks at the classifiers it names."""
+    for name in ("backup", "sarcasm", "cascade"):
+        if getattr(policy, name) == route:
+            raise place.at(name).error(f"names {route} itself; name another classifier")
+    for name in ("sarcasm", "cascade"):
+        if labels.multi_label and getattr(policy, name):
+            raise place.at(name).error("goes with one label per text, and this classifier is multi_label; remove it")
 
 
 def _route_slug(head: _Head, place: Place) -> str:

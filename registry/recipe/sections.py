@@ -23,9 +23,11 @@ from registry.recipe.checks import (
 )
 
 MAX_LABELS = 1000
+CACHED_TEXTS = 10_000  # of `cache: true`
 
 _label = text(100)
 _field_name = text(64)
+_cached_texts = whole(1, 1_000_000)
 
 # Keys that a request to a classifier holds beside its fields, and that an answer holds beside its label.
 _REQUEST_KEYS = frozenset({"texts", "items", "classifier", "subject", "request_id", "top_k"})
@@ -40,6 +42,11 @@ def _approval(value: Any, place: Place) -> str:
     if not isinstance(value, str) or not re.fullmatch("auto|manual|agree:[2-9]", value):
         raise place.error("expected auto, manual or agree:N with N from 2 to 9")
     return value
+
+
+def _cache(value: Any, place: Place) -> bool | int:
+    """True, false, or how many answers are kept."""
+    return value if isinstance(value, bool) else _cached_texts(value, place)
 
 
 @dataclass(frozen=True)
@@ -250,16 +257,31 @@ class Policy(Section):
 
     `confidence_floor`: an answer less confident abstains, 0-1. `target_precision`: the share of answers given that
     shall be right, 0.5-1; versions trained with it bring a threshold of their own instead of the floor.
+    `backup`: the classifier that answers where this one is unsure or fails, or where the classifier `sarcasm` finds
+    that a text is not meant as it is written. `cascade`: a cheaper one that answers what it is sure of. `cache`: the
+    answers to so many texts are kept, 1-1,000,000; true: 10,000.
     `min_new_items`: the weekly training waits for so many.
     """
 
     confidence_floor: float = key(0.5, number(0, 1))
     target_precision: float | None = key(None, number(0.5, 1))
-    backup: str | None = key(None, slug, later=True)
-    cascade: str | None = key(None, slug, later=True)
-    cache: bool = key(False, flag, later=True)
+    backup: str | None = key(None, slug)
+    sarcasm: str | None = key(None, slug)
+    cascade: str | None = key(None, slug)
+    cache: bool | int = key(False, _cache)
     min_new_items: int = key(50, whole(1, 1_000_000))
     auto_deploy: str = key("never", choice("never", "canary", "full"), later=("canary",))
     review: ReviewPolicy = key(ReviewPolicy(), section_of(ReviewPolicy))
     gate: GatePolicy = key(GatePolicy(), section_of(GatePolicy))
     rollout: RolloutPolicy = key(RolloutPolicy(), section_of(RolloutPolicy), later=True)
+
+    @property
+    def cached_texts(self) -> int:
+        return CACHED_TEXTS if self.cache is True else int(self.cache)
+
+    def conflict(self) -> tuple[str, str] | None:
+        if self.sarcasm and not self.backup:
+            return "sarcasm", "needs a backup that answers what is sarcastic; set policy.backup too"
+        if self.backup and self.backup == self.cascade:
+            return "cascade", f"{self.cascade} is the backup already; one that answers early cannot know better later"
+        return None

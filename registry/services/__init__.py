@@ -6,6 +6,13 @@ from registry.services.deployments import STRATEGIES, version_deploy, version_ro
 from registry.services.ensembles import ensemble_members
 from registry.services.evaluations import evaluation_record, version_judge
 from registry.services.exports import version_export
+from registry.services.helpers import (
+    Asked,
+    cascade_of,
+    cascades_queue,
+    classifier_problems,
+    helper_problems,
+)
 from registry.services.labels import label_given
 from registry.services.versions import (
     artefact_problems,
@@ -18,11 +25,16 @@ from registry.services.versions import (
 
 __all__ = [
     "STRATEGIES",
+    "Asked",
     "Comparison",
     "artefact_problems",
+    "cascade_of",
+    "cascades_queue",
     "classifier_get",
+    "classifier_problems",
     "ensemble_members",
     "evaluation_record",
+    "helper_problems",
     "label_given",
     "live_version",
     "probe_problems",

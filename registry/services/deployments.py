@@ -13,6 +13,7 @@ from kalimtak.core.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from registry.models import Classifier, Deployment, Evaluation, ModelVersion
 from registry.services.classifiers import live_deployment
 from registry.services.evaluations import version_judge
+from registry.services.helpers import cascades_queue
 from registry.services.versions import artefact_problems, mark_corrupt
 
 STRATEGIES = ("full", "canary", "shadow", "split")
@@ -213,6 +214,7 @@ def _replace(
                 reason=reason,
                 forced=forced,
             )
+            cascades_queue([version.classifier], actor=actor)
             crashpoint("deployment.before_commit")
     except IntegrityError as error:
         raise _race(version.classifier) from error

@@ -48,6 +48,15 @@ def test_a_changed_recipe_is_kept_with_its_defaults_and_audited(save):
         ("policy", {"confidence_floor": 3}, "policy.confidence_floor"),
         ("label_config", {"labels": ["one"]}, "label_config.labels"),
         ("policy", "{", "Enter a valid JSON"),
+        ("policy", {"backup": "emotion"}, "policy.backup: names emotion itself"),
+        (
+            "policy",
+            {"backup": "nobody"},
+            "policy.backup: there is no classifier &#x27;nobody&#x27;; add it, or name one",
+        ),
+        ("policy", {"cascade": "nobody"}, "policy.cascade: there is no classifier"),
+        ("policy", {"sarcasm": "nobody"}, "policy.sarcasm: needs a backup"),
+        ("policy", {"cache": -1}, "policy.cache: expected a whole number"),
         ("recipe", {"model_config": {"members": ["a", "b"]}}, "goes with type ensemble only"),
     ],
 )

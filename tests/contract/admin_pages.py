@@ -55,6 +55,7 @@ OWN = {
     "registry_classifier_rollback": (DEPLOY, 200),
     "registry_modelversion_deploy": (DEPLOY, 200),
     "registry_modelversion_verify": (DEPLOY, 200),
+    "registry_modelversion_measure-cascade": (DEPLOY, 200),
     "registry_modelversion_picture": (LOOK, 200),
     "training_dataset_upload": (TRAIN, 200),
     "training_trainingdataitem_curate": (TRAIN, 200),

@@ -38,7 +38,7 @@ def sync(tmp_path: Path) -> Any:
 def test_the_shipped_file_makes_the_demo_classifiers() -> None:
     report = models_sync(installed.KALIMTAK_MODELS_FILE, actor="system")
     enabled = set(Classifier.objects.serving().values_list("slug", flat=True))
-    assert enabled == {"emotion", "intent", "sentiment", "moderation", "clarity"}
+    assert enabled == {"emotion", "intent", "sentiment", "moderation", "clarity", "emotion-backup", "sarcasm"}
     assert set(report.created) - enabled == {"emotion-distilbert", "emotion-lora"}
     assert Classifier.objects.get(is_default=True).slug == "emotion"
     clarity = Classifier.objects.get(slug="clarity")
@@ -59,6 +59,81 @@ def test_a_row_reads_back_as_what_the_file_says(sync: Any) -> None:
     assert spam.get_recipe().model.model_name == "minilm"
     assert spam.get_label_config().labels == ("ham", "spam")
     assert AuditEvent.objects.filter(actor="olga", action="classifier.created", target="spam").exists()
+
+
+FOUR = """
+- name: emotion
+  type: classic
+  label_config: {labels: [joy, sadness]}
+  policy: {backup: second, sarcasm: irony, cascade: quick}
+- name: second
+  type: classic
+  label_config: {labels: [sadness, joy]}
+- name: quick
+  type: classic
+  label_config: {labels: [joy, sadness]}
+- name: irony
+  type: classic
+  label_config: {labels: [sincere, sarcastic]}
+"""
+
+
+def test_a_policy_may_name_classifiers_that_stand_further_down(sync: Any) -> None:
+    sync(FOUR)
+    policy = Classifier.objects.get(slug="emotion").get_policy()
+    assert (policy.backup, policy.sarcasm, policy.cascade) == ("second", "irony", "quick")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("backup: second", "backup: third", "policy.backup: there is no classifier 'third'; add it, or name one"),
+        ("[sadness, joy]", "[sadness, joy, fear]", "policy.backup: second answers fear, which emotion does not"),
+        ("[sadness, joy]}", "[sadness, joy], multi_label: true}", "policy.backup: second gives a text several labels"),
+        ("[sadness, joy]}", "[sadness, joy]}\n  data_config: {text_field: body}", "policy.backup: second reads body"),
+        ("[sadness, joy]}", "[sadness, joy]}\n  enabled: false", "policy.backup: second is disabled; enable it"),
+        ("[sadness, joy]}", "[sadness, joy]}\n  policy: {backup: emotion}", "in a circle: emotion → second → emotion"),
+        ("sarcastic]", "ironic]", "policy.sarcasm: irony does not tell one label of several, or has none called"),
+        ("sarcasm: irony", "sarcasm: gone", "policy.sarcasm: there is no classifier 'gone'"),
+        (
+            "quick\n  type: classic\n  label_config: {labels: [joy, sadness]}",
+            "quick\n  type: classic\n  label_config: {labels: [joy, fear]}",
+            "policy.cascade: quick answers fear",
+        ),
+    ],
+)
+def test_a_helper_that_cannot_help_is_refused_by_key_with_its_remedy(
+    sync: Any, before: str, after: str, problem: str
+) -> None:
+    sync(FOUR)
+    assert before in FOUR
+    with pytest.raises(InvalidInput) as refusal:
+        sync(FOUR.replace(before, after))
+    assert refusal.value.message.startswith("models.yaml (emotion): policy.")
+    assert problem in refusal.value.message
+    assert Classifier.objects.get(slug="emotion").get_policy().backup == "second"
+
+
+def test_a_backup_may_know_fewer_labels_and_a_cascade_may_not(sync: Any) -> None:
+    third = "[joy, sadness, fear]"
+    for name in ("emotion", "quick"):
+        head = f"- name: {name}\n  type: classic\n  label_config: {{labels: "
+        assert head + "[joy, sadness]" in FOUR
+    wider = FOUR.replace(
+        "emotion\n  type: classic\n  label_config: {labels: [joy, sadness]",
+        f"emotion\n  type: classic\n  label_config: {{labels: {third}",
+    )
+    with pytest.raises(InvalidInput, match=r"policy.cascade: quick never answers fear"):
+        sync(wider)
+    sync(wider.replace(", cascade: quick", ""))
+
+
+def test_a_helper_that_was_disabled_by_hand_does_not_keep_the_file_from_being_applied(sync: Any) -> None:
+    sync(FOUR)
+    Classifier.objects.filter(slug="second").update(enabled=False)
+    assert sync(FOUR).unchanged
+    with pytest.raises(InvalidInput, match="second is disabled"):
+        sync(FOUR.replace("cascade: quick", "cache: true"))
 
 
 def test_an_edit_in_the_admin_survives_until_the_entry_changes(sync: Any) -> None:

@@ -79,9 +79,11 @@ def shipped() -> dict[str, Entry]:
     return {each.route: each for each in parse_file(SHIPPED.read_text("utf-8"), where="models.yaml")}
 
 
-def test_the_shipped_file_serves_the_five_demo_classifiers_emotion_first(shipped: dict[str, Entry]) -> None:
+def test_the_shipped_file_serves_the_five_demo_classifiers_emotion_first_and_their_helpers(
+    shipped: dict[str, Entry],
+) -> None:
     served = [route for route, each in shipped.items() if each.enabled]
-    assert served == ["emotion", "intent", "sentiment", "moderation", "clarity"]
+    assert served == ["emotion", "intent", "sentiment", "moderation", "clarity", "emotion-backup", "sarcasm"]
     assert set(shipped) - set(served) == {"emotion-distilbert", "emotion-lora"}
 
 
@@ -294,9 +296,9 @@ def test_everything_survives_json(shipped: dict[str, Entry]) -> None:
 def test_stored_sections_are_read_as_strictly_and_may_refuse_what_comes_later() -> None:
     with pytest.raises(RecipeError, match="GatePolicy: max_drop: expected a number"):
         GatePolicy.from_dict({"max_drop": "none"})
-    assert Policy.from_dict({"cache": True}).cache
-    with pytest.raises(RecipeError, match=r"policy: cache: True is not available yet"):
-        Policy.from_dict({"cache": True}, where="policy", allow_later=False)
+    assert Policy.from_dict({"auto_deploy": "canary"}).auto_deploy == "canary"
+    with pytest.raises(RecipeError, match=r"policy: auto_deploy: 'canary' is not available yet"):
+        Policy.from_dict({"auto_deploy": "canary"}, where="policy", allow_later=False)
 
 
 def test_defaults_are_not_shared_between_sections() -> None:

@@ -134,9 +134,6 @@ def test_a_target_precision_goes_with_one_label_per_text() -> None:
 
 LATER = [
     ({"kind": "generation"}, "kind: 'generation'"),
-    ({"policy": {"backup": "sentiment"}}, "policy.backup: 'sentiment'"),
-    ({"policy": {"cascade": "sentiment"}}, "policy.cascade: 'sentiment'"),
-    ({"policy": {"cache": True}}, "policy.cache: True"),
     ({"policy": {"auto_deploy": "canary"}}, "policy.auto_deploy: 'canary'"),
     ({"policy": {"rollout": {"steps": [10, 100]}}}, "policy.rollout: "),
 ]
@@ -159,6 +156,14 @@ def test_what_is_not_built_yet_is_refused_in_an_enabled_entry_only(keys: dict, w
         ),
         ({"model_config": {"use_8bit": "yes"}}, "use_8bit: expected true or false"),
         ({"policy": {"backup": "No Slug"}}, "policy.backup: expected a slug"),
+        ({"policy": {"backup": "emotion"}}, "policy.backup: names emotion itself; name another classifier"),
+        ({"policy": {"cascade": "emotion"}}, "policy.cascade: names emotion itself"),
+        ({"policy": {"sarcasm": "sarcasm"}}, "policy.sarcasm: needs a backup that answers what is sarcastic"),
+        ({"policy": {"sarcasm": 3, "backup": "b"}}, "policy.sarcasm: expected a slug"),
+        ({"policy": {"backup": "b", "cascade": "b"}}, "policy.cascade: b is the backup already"),
+        ({"policy": {"cascade": "b"}, "label_config": {"multi_label": True}}, "policy.cascade: goes with one label"),
+        ({"policy": {"cache": 0}}, "policy.cache: expected a whole number from 1 to 1000000, got 0"),
+        ({"policy": {"cache": "lots"}}, "policy.cache: expected a whole number"),
         ({"policy": {"rollout": {"steps": [50, 5]}}}, "policy.rollout.steps: expected rising percentages"),
         ({"type": "custom"}, "loader: is missing"),
         ({"type": "custom", "loader": "mine.models:load", "label_config": {}}, "label_config.labels: is missing"),
@@ -173,6 +178,13 @@ def test_what_is_not_built_yet_is_refused_in_an_enabled_entry_only(keys: dict, w
 )
 def test_a_disabled_entry_is_checked_as_strictly(keys: dict, message: str) -> None:
     assert message in refusal(**keys, enabled=False)
+
+
+@pytest.mark.parametrize(("cache", "texts"), [(False, 0), (True, 10_000), (1, 1), (500, 500)])
+def test_a_cache_is_a_number_of_texts_or_simply_wanted(cache: bool | int, texts: int) -> None:
+    policy = entry(policy={"cache": cache}).policy
+    assert policy.cached_texts == texts
+    assert policy.to_dict()["cache"] is cache or policy.to_dict()["cache"] == cache
 
 
 def test_the_defaults_of_later_features_may_be_written_out() -> None:

@@ -140,7 +140,7 @@ def test_a_grammar_that_has_run_out_says_so_rather_than_repeating_itself(monkeyp
         "",
         lambda label, dealer: Sample((grammar.expand("start", dealer),), label, "plain"),
     )
-    monkeypatch.setitem(samples.CLASSIFIERS, "tiny", tiny)
+    monkeypatch.setitem(samples.SETS, "tiny", tiny)
     assert len(generate("tiny", 2)) == 2
     with pytest.raises(SampleError, match="fewer rows"):
         generate("tiny", 3)

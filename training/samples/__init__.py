@@ -9,15 +9,19 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from kalimtak.core.errors import InvalidInput
-from training.samples import clarity, emotion, intent, moderation, sentiment
+from training.samples import clarity, emotion, intent, moderation, sarcasm, sentiment
 from training.samples.base import Kind, Sample, SampleSet
 from training.samples.grammar import Dealer
 
-__all__ = ["CLASSIFIERS", "Kind", "Sample", "SampleError", "SampleSet", "generate", "splits"]
+__all__ = ["CLASSIFIERS", "HELPERS", "SETS", "Kind", "Sample", "SampleError", "SampleSet", "generate", "splits"]
 
 CLASSIFIERS: dict[str, SampleSet] = {
     module.SET.slug: module.SET for module in (emotion, intent, sentiment, moderation, clarity)
 }
+
+# Those that help the demo classifiers; the backup learns from other texts of the same grammar.
+HELPERS: dict[str, SampleSet] = {"emotion-backup": emotion.SET, "sarcasm": sarcasm.SET}
+SETS = CLASSIFIERS | HELPERS
 
 _WORDS = re.compile(r"\w+")
 _MAX_VAIN_ATTEMPTS = 2000
@@ -62,9 +66,9 @@ def _draw(slug: str, sizes: Mapping[str, int], seed: int) -> dict[str, list[Samp
 
 def _find(slug: str) -> SampleSet:
     try:
-        return CLASSIFIERS[slug]
+        return SETS[slug]
     except KeyError:
-        raise SampleError(f"No samples for {slug!r}; there are {', '.join(CLASSIFIERS)}.") from None
+        raise SampleError(f"No samples for {slug!r}; there are {', '.join(SETS)}.") from None
 
 
 def _share(size: int, position: int, parts: int) -> int:

@@ -1,5 +1,6 @@
 """The training app's verbs: what every view, admin action, task and command calls."""
 
+from training.services.cascades import cascade_measure, cascade_refresh, cascades_prepare
 from training.services.curation import CurationStats, evidence_waiting, example_add, examples_curate
 from training.services.datasets import (
     dataset_add,
@@ -22,6 +23,9 @@ __all__ = [
     "FineTuning",
     "GoldenSet",
     "LabelledFile",
+    "cascade_measure",
+    "cascade_refresh",
+    "cascades_prepare",
     "data_digest",
     "dataset_add",
     "dataset_add_url",

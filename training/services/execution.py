@@ -6,6 +6,7 @@ transaction that notes it on the run, so a later attempt goes on after that poin
 
 import dataclasses
 import json
+import logging
 import os
 import time
 import uuid
@@ -29,8 +30,11 @@ from training.models import SnapshotItem, TrainingDataItem, TrainingRun
 from training.run_process import TrainerProcess, end_orphan
 from training.run_spec import EXIT_DISK_FULL, EXIT_DONE, EXIT_STOPPED, RunSpec
 from training.services.boards import board_beside, board_folder, boards_sweep
+from training.services.cascades import cascades_prepare
 from training.services.snapshots import labels_of
 from training.services.work import WorkFolder, encoder_cache, work_sweep
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 HISTORY_SECONDS = 2.0
@@ -332,6 +336,7 @@ def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
         if problems := registry.version_verify(version, actor=context.job.actor):
             raise TrainerFailed(f"{version.ref} did not verify: {'; '.join(problems)}")
     crashpoint("supervisor.verified")
+    _measure_cascades(context, version)
     evaluation = _judge(version)
     crashpoint("supervisor.judged")
     result: dict[str, Any] = {
@@ -344,6 +349,14 @@ def _conclude(context: JobContext, run: TrainingRun) -> dict[str, Any]:
     if run.then == TrainingRun.Then.DEPLOY:
         result |= _deploy(context, version, evaluation)
     return result
+
+
+def _measure_cascades(context: JobContext, version: ModelVersion) -> None:
+    """Pairs with the new version are measured before it answers; what fails here is measured after its deployment."""
+    try:
+        cascades_prepare(version, progress=lambda _, note: context.progress(0.99, note))
+    except KalimtakError as error:
+        logger.warning("A cascade with %s was not measured: %s", version.ref, error.message)
 
 
 def _judge(version: ModelVersion) -> Evaluation:

@@ -15,7 +15,7 @@ from kalimtak.demo import samples_load
 from registry.models import Classifier
 from registry.services import classifier_get
 from training.models import TrainingDataItem
-from training.samples import CLASSIFIERS
+from training.samples import SETS
 
 BAR = 24
 SHOWN = 5
@@ -81,7 +81,7 @@ class Command(KalimtakCommand):
         return LocalClassifier(row.slug, enable_backup=True, record=record)
 
     def load_samples(self, row: Classifier) -> None:
-        if row.slug not in CLASSIFIERS:
+        if row.slug not in SETS:
             remedy = f"`manage.py import_dataset FILE --classifier {row.slug}` loads some"
             raise Conflict(f"{row.slug} has nothing to learn from; {remedy}.", code="no_data")
         self.stderr.write("It has no examples either, so the built-in sample set is loaded first.")

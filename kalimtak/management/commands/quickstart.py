@@ -17,10 +17,10 @@ class Command(KalimtakCommand):
         started = time.monotonic()
         prepare(lambda line: self.stdout.write(f"· {line}"), actor="quickstart")
         from kalimtak.demo import classifier_ready, staff_ensure
-        from training.samples import CLASSIFIERS
+        from training.samples import SETS
 
         staff_ensure()
-        for slug in CLASSIFIERS:
+        for slug in SETS:
             with self.progress(slug) as report:
                 done = classifier_ready(slug, report)
             self.stdout.write(f"· {done}")

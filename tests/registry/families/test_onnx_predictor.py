@@ -1,0 +1,150 @@
+"""How `serving/` is computed: one by one in int8, in passes of about equal length in fp32, on a GPU where one is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from registry import families
+from registry.families import onnx_predictor
+from registry.families.onnx_predictor import CPU, CUDA, FP32_NAME, INT8_NAME, OnnxPredictor
+from registry.manifest import read_manifest
+from tests.registry.families.material import Built, sentences
+
+Builder = Callable[..., Built]
+TEXTS = [example.fields for example in sentences(40, seed=4)] + [("apple " * 200,), ("",), ("we",)]
+
+
+@pytest.fixture
+def fp32(built: Builder, tmp_path: Path) -> OnnxPredictor:
+    """A predictor that has no int8 graph."""
+    source = built("encoder")[0]
+    (tmp_path / "serving").mkdir()
+    for path in (source / "serving").iterdir():
+        if path.name != INT8_NAME:
+            (tmp_path / "serving" / path.name).write_bytes(path.read_bytes())
+    return OnnxPredictor(tmp_path, read_manifest(source))
+
+
+class Passes:
+    """Counts the texts of each pass through a predictor's graph."""
+
+    def __init__(self, predictor: OnnxPredictor) -> None:
+        self.sizes: list[int] = []
+        graph = predictor._graph
+        run = graph.run_batch
+
+        def counting(feeds: dict) -> np.ndarray:
+            self.sizes.append(len(feeds["input_ids"]))
+            return run(feeds)
+
+        graph.run_batch = counting
+
+
+def test_in_fp32_texts_share_passes_and_are_answered_as_if_alone(fp32: OnnxPredictor) -> None:
+    alone = [fp32.predict([fields])[0] for fields in TEXTS]
+    passes = Passes(fp32)
+    together = fp32.predict(TEXTS)
+    assert max(passes.sizes) == onnx_predictor.TEXTS_PER_PASS[CPU]
+    assert sum(passes.sizes) == len(TEXTS)
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one.probabilities - other.probabilities).max() <= 1e-4
+        assert one.truncated == other.truncated
+    assert not fp32.batches
+
+
+def test_in_int8_each_text_has_a_pass_of_its_own(built: Builder) -> None:
+    folder = built("encoder")[0]
+    if not (folder / "serving" / INT8_NAME).is_file():
+        pytest.skip("int8 was not kept")
+    predictor = families.load(folder)
+    passes = Passes(predictor)
+    predictor.predict(TEXTS)
+    assert passes.sizes == [1] * len(TEXTS)
+
+
+def test_a_model_that_takes_padding_for_text_is_asked_one_by_one(fp32: OnnxPredictor, monkeypatch) -> None:
+    graph = fp32._graph
+    run = graph.run_batch
+    monkeypatch.setattr(
+        graph, "run_batch", lambda feeds: run(feeds | {"attention_mask": np.ones_like(feeds["input_ids"])})
+    )
+    assert fp32._most_per_pass(graph) == 1
+
+
+def test_a_graph_that_takes_no_batch_is_asked_one_by_one(fp32: OnnxPredictor, monkeypatch) -> None:
+    run = fp32._graph.run_batch
+
+    def one_row(feeds: dict) -> np.ndarray:
+        if len(feeds["input_ids"]) > 1:
+            raise ValueError("got invalid dimensions")
+        return run(feeds)
+
+    monkeypatch.setattr(fp32._graph, "run_batch", one_row)
+    assert fp32._most_per_pass(fp32._graph) == 1
+
+
+# ---- the choice of the provider --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch) -> Callable[..., list[tuple[str, list[str]]]]:
+    """A machine as onnxruntime sees it: what it was built with, and what starts. No GPU takes part in the tests."""
+
+    def machine(*available: str, starts: bool = True) -> list[tuple[str, list[str]]]:
+        opened: list[tuple[str, list[str]]] = []
+        real = onnxruntime.InferenceSession
+
+        class Session:
+            def __init__(self, path: str, options: object, providers: list[str]) -> None:
+                opened.append((Path(path).name, providers))
+                self._real = real(path, options, providers=[CPU])
+                self._providers = providers if starts else [CPU]
+
+            def get_providers(self) -> list[str]:
+                return self._providers
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self._real, name)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(available))
+        return opened
+
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "uses_gpu"),
+    [
+        ("auto", (CUDA, CPU), True),
+        ("cuda", (CUDA, CPU), True),
+        ("cpu", (CUDA, CPU), False),
+        ("mps", (CUDA, CPU), False),
+        ("auto", (CPU,), False),
+        ("cuda", (CPU,), False),
+    ],
+)
+def test_the_gpu_answers_where_there_is_one_and_the_device_allows_it(
+    built: Builder, machine, device: str, available: tuple[str, ...], uses_gpu: bool
+) -> None:
+    predictor = families.load(built("encoder")[0])
+    opened = machine(*available)
+    before = predictor.predict(TEXTS)
+    predictor.accelerate(device)
+    assert opened == ([(FP32_NAME, [CUDA, CPU])] if uses_gpu else [])
+    assert predictor.batches is uses_gpu
+    after = predictor.predict(TEXTS)
+    assert [int(each.probabilities.argmax()) for each in after] == [int(each.probabilities.argmax()) for each in before]
+
+
+def test_a_gpu_that_cannot_start_leaves_everything_as_it_is(built: Builder, machine, caplog) -> None:
+    predictor = families.load(built("encoder")[0])
+    machine(CUDA, CPU, starts=False)
+    graph = predictor._graph
+    predictor.accelerate("auto")
+    assert predictor._graph is graph
+    assert not predictor.batches
+    assert "the CPU answers" in caplog.text
