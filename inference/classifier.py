@@ -61,6 +61,7 @@ class LocalClassifier:
             thresholds=cascade_thresholds(),
             backup=enable_backup,
         )
+        self.enable_backup = enable_backup
         self.record = record
         self._lock = threading.Lock()
 

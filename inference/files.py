@@ -106,6 +106,7 @@ def _answering(classifier: LocalClassifier) -> dict[str, Any]:
         "version_id": str(classifier.version.version_id),
         "threshold": served.threshold,
         "backup": classifier.enable_backup,
+        "helpers": sorted(classifier.version.others),
     }
 
 

@@ -124,4 +124,20 @@ class Migration(migrations.Migration):
             model_name='deployment',
             constraint=models.UniqueConstraint(condition=models.Q(('ended_at', None), ('role', 'production')), fields=('classifier',), name='one_live_production_per_classifier'),
         ),
+        migrations.CreateModel(
+            name='Cascade',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('threshold', models.FloatField(blank=True, null=True, verbose_name='threshold')),
+                ('figures', models.JSONField(blank=True, default=dict, verbose_name='figures')),
+                ('measured_at', models.DateTimeField(auto_now=True, verbose_name='measured')),
+                ('cheap', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='registry.modelversion', verbose_name='cheap version')),
+                ('version', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='cascades', to='registry.modelversion', verbose_name='version')),
+            ],
+            options={
+                'verbose_name': 'cascade',
+                'verbose_name_plural': 'cascades',
+                'constraints': [models.UniqueConstraint(fields=('version', 'cheap'), name='one_cascade_per_pair')],
+            },
+        ),
     ]
