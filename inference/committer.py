@@ -3,7 +3,7 @@
 A commit to a database that is near, on a good disk, takes less than a millisecond, nearly all of it work for this core.
 Then the batcher does it itself: two threads would only split the groups, and what a commit costs hardly depends on how
 many rows it has. Where a commit means waiting (a server across the network, a disk that takes its time to sync), a
-thread of its own waits while the batcher computes the next round. docs/decisions/17 has the measurements.
+thread of its own waits while the batcher computes the next round. docs/decisions, 21 has the measurements.
 """
 
 import logging

@@ -17,10 +17,12 @@ from django.db import close_old_connections
 from django.db.models import Max
 
 from inference.helpers import Absent, can_answer, cascade_thresholds, own_model, policy_of, with_helpers
+from kalimtak.core.alerts import alert_open, alert_over
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound, Unavailable
 from registry.families import load
 from registry.families.base import Answer, Predictor
+from registry.families.probes import PROBES_NAME, compare_probes
 from registry.manifest import ArtefactCorrupt, manifest_digest
 from registry.models import Cascade, Classifier, Deployment, ModelVersion
 from registry.recipe import RecipeError
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0  # before a version that failed to load is tried again
+PROBE_TOLERANCE = 0.02  # of a probability: another processor or a GPU rounds otherwise, a broken model is far off
+ALERT = "version_load"
 WARM_UP = ("Is this thing on?", "A second, somewhat longer sentence, so that no first caller pays for it.")
 
 
@@ -131,8 +135,9 @@ class LiveModels:
             if fingerprint != self._picture.fingerprint or time.monotonic() >= self._retry_at:
                 fresh = _paint(fingerprint, self._picture)
                 crashpoint("swap.before")
-                self._picture = fresh
+                before, self._picture = self._picture, fresh
                 crashpoint("swap.after")
+                _tell(before, fresh)
                 self._retry_at = time.monotonic() + RETRY_SECONDS if self._picture.failed else float("inf")
             self._refreshed = time.monotonic()
             return self._picture
@@ -264,7 +269,20 @@ def load_version(version: ModelVersion) -> Predictor:
         predictor.accelerate(settings.KALIMTAK_DEVICE)
     for text in WARM_UP:
         predictor.predict([(text,) * len(predictor.input_fields)])
+    if (folder / PROBES_NAME).is_file() and (problems := compare_probes(folder, predictor, tolerance=PROBE_TOLERANCE)):
+        raise ArtefactCorrupt(f"{version.ref} does not answer here as it was built to: {problems[0]}")
     return predictor
+
+
+def _tell(before: Picture, fresh: Picture) -> None:
+    """Alert staff of classifiers whose deployed version cannot be loaded, and end the alert when it can."""
+    for slug, fault in fresh.failed.items():
+        goes_on = "The version before goes on answering" if fresh.classifiers[slug].live else "Nothing answers"
+        remedy = f"`manage.py verify_model {slug}/…` says more, `manage.py rollback {slug}` brings another version"
+        alert_open(ALERT, slug, f"{slug}: the deployed version cannot be loaded ({fault[:200]}). {goes_on}; {remedy}.")
+    for slug in fresh.classifiers.keys() - fresh.failed.keys():
+        if before is EMPTY or slug in before.failed:
+            alert_over(ALERT, slug)
 
 
 def _note_health(deployment: Deployment, health: str) -> None:

@@ -2,7 +2,7 @@
 
 `ApiMiddleware` hands such a request to its `LeanView` past the middleware for pages, and the view checks what DRF would
 have checked, in the same order and with the same answers, without DRF's request and response objects. That is two
-thirds of what a request costs beside its model (docs/decisions/17). Everybody else, staff in a browser above all, comes
+thirds of what a request costs beside its model (decision 21). Everybody else, staff in a browser above all, comes
 through Django and DRF as usual: to the same `reply`.
 """
 

@@ -44,8 +44,12 @@ def write_probes(folder: Path, predictor: Predictor) -> None:
 
 def check_probes(folder: Path) -> list[str]:
     """Load `folder` (its files already verified) and answer its probes again; one line for each that differs."""
+    return compare_probes(folder, families.load(folder, verify=False))
+
+
+def compare_probes(folder: Path, predictor: Predictor, *, tolerance: float = TOLERANCE) -> list[str]:
+    """A line for each probe of `folder` that `predictor` answers otherwise than it was answered when it was built."""
     described = json.loads((folder / PROBES_NAME).read_text(encoding="utf-8"))
-    predictor = families.load(folder, verify=False)
     if list(predictor.labels) != described["labels"]:
         return [f"{PROBES_NAME} was written for other labels than the manifest's"]
     if not described["probes"]:
@@ -56,7 +60,7 @@ def check_probes(folder: Path) -> list[str]:
         expected = np.asarray(probe["probabilities"], dtype=np.float64)
         same_shape = expected.shape == answer.probabilities.shape
         distance = float(np.abs(expected - answer.probabilities).max()) if same_shape else float("inf")
-        if not distance <= TOLERANCE:
+        if not distance <= tolerance:
             problems.append(f"probe {number} is answered differently: probabilities differ by {distance:.2g}")
     return problems
 

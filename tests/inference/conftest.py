@@ -34,7 +34,7 @@ def publish(serving):
     from registry.manifest import Manifest, write_manifest
     from registry.models import ModelVersion
 
-    def publish(classifier, *, confidence=0.9, seconds=0.0, calibration=None):
+    def publish(classifier, *, confidence=0.9, seconds=0.0, calibration=None, probed_confidence=None):
         number = classifier.versions.count() + 1
         folder = store.staging_folder(uuid.uuid4(), 1)
         (folder / "serving").mkdir(parents=True)
@@ -57,6 +57,13 @@ def publish(serving):
             base_model=None,
             created="2026-01-05T09:30:00+00:00",
         )
+        if probed_confidence is not None:  # what the package answered when it was built
+            fields = [["joy"] * len(classifier.input_fields)]
+            others = (1 - probed_confidence) / (len(classifier.labels) - 1)
+            answers = [probed_confidence if label == "joy" else others for label in classifier.labels]
+            probes = [{"fields": each, "probabilities": answers} for each in fields]
+            described = {"labels": list(classifier.labels), "probes": probes}
+            (folder / "probes.json").write_text(json.dumps(described), encoding="utf-8")
         write_manifest(folder, manifest)
         digest = store.publish(folder, classifier.slug, number)
         return ModelVersion.objects.create(

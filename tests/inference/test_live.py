@@ -7,6 +7,7 @@ import pytest
 
 from inference.live import LIVE
 from interactions.models import UserInteraction
+from kalimtak.core.alerts import alerts_open
 from registry import store
 from registry.models import Deployment
 from tests.inference.conftest import in_threads
@@ -68,6 +69,22 @@ def test_a_spoiled_artefact_is_not_served_and_the_version_before_goes_on(carla, 
     deployment.refresh_from_db()
     assert deployment.health == "degraded"
     assert carla.get("/readyz").status_code == 200
+    alert = alerts_open().get()
+    assert (alert.kind, alert.target) == ("version_load", "emotion")
+    assert "manage.py rollback emotion" in alert.message
+    assert "goes on answering" in alert.message
+    go_live(publish(emotion, confidence=0.8))
+    assert carla.predict({"text": "joy"}).json()["model_version"] == "emotion/3"
+    assert not alerts_open().exists()
+
+
+def test_a_version_that_answers_otherwise_than_it_was_built_to_is_not_served(carla, emotion, publish, go_live):
+    carla.predict({"text": "joy"})
+    go_live(publish(emotion, confidence=0.7, probed_confidence=0.9))
+    assert carla.predict({"text": "joy"}).json()["model_version"] == "emotion/1"
+    assert "does not answer here as it was built to" in alerts_open().get().message
+    go_live(publish(emotion, confidence=0.8, probed_confidence=0.81))  # another processor rounds otherwise
+    assert carla.predict({"text": "joy"}).json()["model_version"] == "emotion/3"
 
 
 def test_a_version_that_breaks_its_library_costs_no_other_classifier_an_answer(

@@ -51,7 +51,7 @@ class DatabaseWrapper(django_sqlite.DatabaseWrapper):
     """Opens connections with the wheel's library and waits for its turn to write without dozing off.
 
     SQLite's own waiting sleeps 1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100 ms between attempts, while another process
-    of ours holds the lock for about one: of two that write all the time one soon sleeps most of it (docs/decisions/17).
+    of ours holds the lock for about one: of two that write all the time one soon sleeps most of it (decision 21).
     """
 
     Database = Database
