@@ -2,6 +2,7 @@
 
 - A request goes to a thread when all of it has come, so that a client who sends byte after byte holds a few bytes of
   the kernel's and no thread. Bodies too large for that are read by a thread, which waits `PART_SECONDS` for each part.
+- A body of unknown length is refused with 411 before any thread sees it: reading it could take for ever.
 - Once the request that has waited longest for a thread has waited `MOST_SECONDS`, or `MOST_WAITING` wait, those that
   come now would only get their answer after their patience ends, and everybody behind them too. They get 503 with
   `Retry-After` at once, from the thread that reads the sockets, for a twentieth of what an answer costs. Only requests
@@ -16,6 +17,7 @@ import struct
 import time
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -46,10 +48,12 @@ def _overloaded(*, closes: bool) -> bytes:
 
 
 KEPT, CLOSED = _overloaded(closes=False), _overloaded(closes=True)
+ENDLESS = _answer("411 Length Required", "length_required", "Send the body with a Content-Length.")
 LATE = _answer("408 Request Timeout", "request_timeout", "The request took too long to arrive.")
 
 _ASKS = re.compile(rb"POST /+api/")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -76,6 +80,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         start = _peek(conn.sock)
         if (wanted := wanted_bytes(start)) > len(start or b""):
             self._await(conn, wanted)
+        elif start and _ASKS.match(start) and _CHUNKED.search(start, 0, start.find(b"\r\n\r\n") + 2):
+            _send(conn.sock, ENDLESS)
+            self._drop(conn)
         elif self.is_overloaded and start and _ASKS.match(start):
             self._turn_away(conn, start)
         else:
@@ -93,8 +100,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.poller.unregister(conn.sock)
             if _peek(conn.sock):
                 _send(conn.sock, LATE)
-            self.nr_conns -= 1
-            conn.close()
+            self._drop(conn)
 
     def _is_late(self, conn: TConn, now: float) -> bool:
         return bool(conn.timeout - (0 if self.alive else REQUEST_SECONDS - STOPPING_SECONDS) < now)
@@ -117,6 +123,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
+    def _drop(self, conn: TConn) -> None:
+        self.nr_conns -= 1
+        with suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_WR)  # so that what was sent arrives before the reset
+        conn.close()
+
     def _end_waiting(self, conn: TConn) -> None:
         if getattr(conn, "begun", None) is not None:
             conn.begun = None
@@ -127,8 +139,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         kept = wanted_bytes(request) == len(request) and not _CLOSES.search(request, 0, request.find(b"\r\n\r\n") + 2)
         self._end_waiting(conn)
         if not _send(conn.sock, KEPT if kept else CLOSED) or not kept:
-            self.nr_conns -= 1
-            conn.close()
+            self._drop(conn)
             return
         conn.sock.recv(len(request))
         if conn.initialized:

@@ -161,6 +161,18 @@ def test_clients_that_drip_or_say_nothing_hold_no_thread_and_are_told_in_the_end
         sock.close()
 
 
+def test_endless_bodies_are_refused_before_a_thread_sees_them(port):
+    endless = [connect(port) for _ in range(3 * THREADS)]
+    for sock in endless:
+        sock.send(b"POST /api/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    began = time.monotonic()
+    assert ask(port, "/api/predict?0")[0].status == 200
+    assert time.monotonic() - began < 0.5
+    for sock in endless:
+        assert read_answer(sock)[0] == "HTTP/1.1 411 Length Required"
+        sock.close()
+
+
 def test_a_client_that_hangs_up_in_the_middle_costs_nothing(port):
     for _ in range(3 * THREADS):
         with connect(port) as sock:
