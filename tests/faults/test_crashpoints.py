@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.inference.test_predict_file import DEATHS as DRAFT_DEATHS
 from tests.installation import ROOT, Installation
 from tests.services import wait_until
 
@@ -98,7 +99,7 @@ def points_in_the_code() -> set[str]:
 
 
 def test_every_crash_point_in_the_code_is_tried_here_and_no_other() -> None:
-    tried = [*TRAINER_DEATHS, *ENCODER_DEATHS, *SWAP_DEATHS, *WITH_A_LEFT_FOLDER]
+    tried = [*TRAINER_DEATHS, *ENCODER_DEATHS, *SWAP_DEATHS, *WITH_A_LEFT_FOLDER, *DRAFT_DEATHS]
     assert points_of([death for deaths in DEATHS.values() for death in deaths] + tried) == points_in_the_code()
 
 
