@@ -6,6 +6,7 @@ gets a new number and leaves the old branch in place, so that published versions
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,13 @@ _INVISIBLE = re.compile(
 _EMOJI_JOINER = re.compile("[\u200d\ufe0f\U000e0002-\U000e0fff]")
 # Every emoji holds at least one of these; Arabic, Cyrillic or CJK text without any skips the look-up.
 _MAYBE_EMOJI = re.compile("[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001fbff]")
+
+
+# Where a text may be cut without cutting an emoji: before what is no joiner, selector, keycap, flag letter or tag, and
+# does not follow a joiner. Each piece is `_PIECE` to twice as many characters long, an even number where it has to be
+# cut within flags.
+_CUT = re.compile("(?<!\u200d)[^\u200d\ufe0f\u20e3\U0001f1e6-\U0001f1ff\U000e0000-\U000e0fff]")
+_PIECE = 64
 
 
 def prepare(text: str, version: int = PREPROCESSING_VERSION) -> str:
@@ -53,11 +61,22 @@ def _prepare_unicode(text: str) -> str:
 
 
 def _spell_emoji(text: str) -> str:
-    """Replace every emoji with its English name between blanks."""
+    """Replace every emoji with its English name between blanks, piece by piece: what joins thousands of emoji would
+    cost the package time in the square of their number, seconds for the longest text that is accepted.
+    """
     if not _MAYBE_EMOJI.search(text):
         return text
-    spelled: str = _emoji_package().replace_emoji(_SKIN_TONE.sub("", text), replace=_emoji_name)
-    return spelled
+    text, spell = _SKIN_TONE.sub("", text), _emoji_package().replace_emoji
+    return "".join([spell(piece, replace=_emoji_name) for piece in _pieces(text)])
+
+
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        cut = _CUT.search(text, start + _PIECE, start + 2 * _PIECE)
+        end = cut.start() if cut else start + 2 * _PIECE
+        yield text[start:end]
+        start = end
 
 
 def _emoji_name(_characters: str, data: dict[str, Any]) -> str:

@@ -10,12 +10,14 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from kalimtak.core.invariants import database_now
+from kalimtak.core.outages import lock_patience
 from kalimtak.core.sqlite import USES_WHEEL, Database, wal_is_safe
 from kalimtak.doctor.diagnosis import Diagnosis, Options, ago, first_line, ok, problem, warning
 
 STATEMENT_SECONDS = 5
 SLOW_SECONDS = 1.0
 JUST_RESTARTED = timedelta(minutes=10)
+LOCK_SECONDS = 2.0  # that writing may take
 OLDEST_POSTGRES = 140_000
 FULL_SHARE = 0.9  # of the server's connections
 CLOCK_WARNING, CLOCK_PROBLEM = timedelta(seconds=2), timedelta(seconds=30)
@@ -87,7 +89,6 @@ def _postgres() -> Iterator[Diagnosis]:
 
 def _sqlite() -> Iterator[Diagnosis]:
     with connection.cursor() as cursor:
-        cursor.execute("PRAGMA busy_timeout = 2000")
         cursor.execute("PRAGMA journal_mode")
         (journal,) = cursor.fetchone()
         if wal_is_safe(Database.sqlite_version_info) and journal != "wal":
@@ -96,8 +97,9 @@ def _sqlite() -> Iterator[Diagnosis]:
             what = f"SQLite {Database.sqlite_version} may corrupt a WAL database; the slower rollback journal is used"
             yield warning(NAME, what, "Install the pysqlite3 wheel named in requirements.txt.")
         try:
-            cursor.execute("BEGIN IMMEDIATE")
-            cursor.execute("ROLLBACK")
+            with lock_patience(LOCK_SECONDS):
+                cursor.execute("BEGIN IMMEDIATE")
+                cursor.execute("ROLLBACK")
         except DatabaseError as error:
             remedy = "Is a process stuck in a transaction, the file read-only, or the disk full? Answers wait for it."
             yield problem(NAME, f"cannot be written: {first_line(error)}", remedy)

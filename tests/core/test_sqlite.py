@@ -105,10 +105,34 @@ def test_patience_ends_and_can_be_cut_short(other_writer, writer):
         with pytest.raises(OperationalError, match="locked"), transaction_of(writer):
             pass
         assert 0.05 <= time.monotonic() - began < 5
-    assert writer.patience == writer.settings_dict["OPTIONS"]["timeout"]
+    assert writer.connection.patience == writer.settings_dict["OPTIONS"]["timeout"]
+
+
+@pytest.mark.django_db
+def test_a_statement_outside_of_transactions_waits_as_well_and_is_not_starved(other_writer, writer):
+    """Others begin anew as soon as they have ended; SQLite's own waiting would sleep through every gap."""
+    _, other = other_writer
     writer.ensure_connection()
-    with writer.cursor() as cursor:
-        assert cursor.execute("PRAGMA busy_timeout").fetchone() == (20_000,)
+    stop = threading.Event()
+
+    def write_on():
+        other.execute("COMMIT")
+        while not stop.is_set():
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("INSERT INTO t VALUES (1)")
+            time.sleep(0.001)
+            other.execute("COMMIT")
+
+    thread = threading.Thread(target=write_on)
+    thread.start()
+    began = time.monotonic()
+    for _ in range(20):
+        with writer.cursor() as cursor:
+            cursor.execute("INSERT INTO t VALUES (2)")
+    stop.set()
+    thread.join()
+    assert time.monotonic() - began < 10
+    assert other.execute("SELECT count(*) FROM t WHERE a = 2").fetchone() == (20,)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`registry.text.prepare`: the one preprocessing of training and serving."""
 
 import sys
+import time
 import timeit
 import unicodedata
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.text import _MAYBE_EMOJI, PREPROCESSING_VERSION, prepare
+from registry.text import _MAYBE_EMOJI, PREPROCESSING_VERSION, _emoji_name, _pieces, _spell_emoji, prepare
 
 EMOJI = st.sampled_from(sorted(emoji.EMOJI_DATA))
 NOISE = st.sampled_from(
@@ -102,3 +103,20 @@ def test_ascii_never_loads_the_emoji_table() -> None:
 
     code = "import sys, registry.text; registry.text.prepare('plain \\n text'); sys.exit('emoji' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PARTS = st.sampled_from([*"😀🙂a ", "سعيد", "日本", "🇫🇷", "1️⃣", "❤️", "👨‍👩‍👧‍👦", "👩‍❤️‍👨", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "e\u0301"])
+
+
+@settings(deadline=None)
+@given(st.lists(PARTS, min_size=60, max_size=200).map("".join))
+def test_long_texts_are_spelled_in_pieces_as_they_would_be_in_one(raw: str) -> None:
+    assert "".join(_pieces(raw)) == raw
+    assert _spell_emoji(raw) == emoji.replace_emoji(raw, replace=_emoji_name)
+
+
+@pytest.mark.parametrize("unit", ["👩\u200d", "👩\u200da", "😀", "🇫🇷", "\u200d", "a\u0301\u0316", "1️⃣", "❤\ufe0f"])
+def test_the_longest_text_is_prepared_in_a_moment_whatever_it_is_made_of(unit: str) -> None:
+    began = time.thread_time()
+    prepare((unit * 20_000)[:20_000])
+    assert time.thread_time() - began < 1.0

@@ -101,9 +101,13 @@ def request_for(folder: Path, *assignments: str, **changes: object) -> FitReques
 SEVERAL = {"multi_label": True, "train": several(360, seed=1), "valid": several(90, seed=2)}
 
 
-@functools.cache
 def member(name: str, labels: tuple[str, ...], fields: tuple[str, ...], *, multi_label: bool = False) -> Path:
     """A quick version of the classifier `name` for an ensemble; no two names learn alike."""
+    return _member(name, labels, fields, multi_label)
+
+
+@functools.cache
+def _member(name: str, labels: tuple[str, ...], fields: tuple[str, ...], multi_label: bool) -> Path:
     folder = shared_cache() / "-".join((name, *labels, *fields, str(multi_label)))
     settings = "training_config.ngram_range=[1, 1]", f"training_config.C={len(name)}"
     data: dict[str, object] = SEVERAL if multi_label else {}

@@ -195,7 +195,7 @@ def test_a_label_is_added_to_adapters_without_forgetting_the_others(
         assert any("new labels: animal" in note for note in tuned.notes) == (start == "parent")
     before = adapted_recall(live_adapters / "package", tiny_encoder, LABELS, old)
     assert before > 0.8
-    assert found["parent"][0] >= before - 0.1
+    assert round(90 * found["parent"][0]) >= round(90 * before) - 9  # of 90 texts
     assert found["parent"][1] >= 0.9
     assert found["base"][0] < found["parent"][0] - 0.2
 
