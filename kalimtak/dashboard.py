@@ -95,7 +95,7 @@ def classifier_cards() -> list[Card]:
     return [
         Card(
             classifier,
-            live=classifier.live,
+            live=getattr(classifier, "live", None),  # Django sets it where there is one
             run=runs.get(classifier.run_id),
             versions=classifier.version_count,
             requests=requests.get(classifier.pk, 0),

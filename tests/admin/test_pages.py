@@ -103,6 +103,17 @@ def test_the_overview_takes_at_most_twelve_queries(crowd, sign_in, django_assert
     assert "emotion/1" in response.text
 
 
+def test_the_overview_shows_a_classifier_that_has_no_version_yet(people, sign_in):
+    from registry.models import Classifier
+
+    Classifier.objects.create(
+        slug="fresh", name="Fresh", family="classic", labels=[], input_fields=["text"], recipe={}, policy={}
+    )
+    text = sign_in("olga").get(reverse("admin:index")).text
+    assert "Fresh" in text
+    assert "no version yet" in text
+
+
 def test_the_overview_shows_nadia_nothing_but_how_to_get_a_role(world, sign_in):
     text = sign_in("nadia").get(reverse("admin:index")).text
     assert "You have no role yet" in text
