@@ -128,7 +128,7 @@ class Alert(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.target}"
+        return f"{self.target}: {self.kind.replace('_', ' ')}"
 
 
 class AuditEvent(models.Model):

@@ -14,6 +14,8 @@ PAGES = (
     "/admin/registry/classifier/{emotion.pk}/change/",
     "/admin/registry/modelversion/{second.pk}/change/",
     "/admin/training/dataset/upload/",
+    "/admin/training/dataset/{dataset.pk}/change/",
+    "/admin/core/alert/{alert.pk}/change/",
     "/admin/training/trainingdataitem/{items[0].pk}/review/",
     "/admin/training/trainingrun/{run.pk}/change/",
     "/admin/core/apikey/add/",

@@ -22,6 +22,7 @@ PAGES = (
     "/admin/training/trainingrun/{run.pk}/change/",
     "/admin/interactions/userinteraction/{interaction.pk}/change/",
     "/admin/core/job/{waiting_job.pk}/change/",
+    "/admin/core/alert/",
     "/admin/core/apikey/add/",
 )
 # Each window is opened at one size and then drawn to the other.

@@ -29,7 +29,7 @@ class OpenFilter(admin.SimpleListFilter):
 
 class Close(ConfirmedAction):
     name = "close"
-    label = _("Close")
+    label = _("Mark as done")
     question = _("Say that somebody has seen to it. If it is still wrong, a new alert will follow.")
     permission = "core.change_alert"
     icon = "check"
@@ -42,7 +42,7 @@ class Close(ConfirmedAction):
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
         alerts.alert_close(obj, actor=actor_of(request))
-        return Outcome(str(_("The alert was closed.")))
+        return Outcome(str(_("Marked as done.")))
 
 
 @admin.register(Alert)
