@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 CAPACITY = 256  # texts waiting
 ROUND_TEXTS = 32  # between two commits, so that nobody waits long behind a crowd
 PIECE_TEXTS = 8  # of one request in a round, so that single texts are not held up by a large batch
+HELD_SECONDS = 0.02  # that an answer waits for those that are computed meanwhile, to share a commit with them
 BATCH_FACTOR = 8  # a text of a model that computes whole batches at once counts as an eighth
 
 Draft = TypeVar("Draft")
@@ -119,19 +120,29 @@ class Engine(Generic[Draft, Result]):
         self._committer.stop(timeout)
 
     def _run(self) -> None:
+        held: list[Work[Draft, Result]] = []
+        since = 0.0
         while pieces := self._take():
-            works = [work for work, _ in pieces]
-            try:
-                self._compute(pieces)
-            except Exception as error:  # whatever happens, nobody waits for ever
-                logger.exception("A round of answers failed")
-                _fail(works, ModelFailed(str(error)))
-            failed = [work for work in works if work.future.done()]
-            answered = [work for work in works if work.is_answered and not work.future.done()]
-            self._put_back([work for work in works if not work.is_answered and not work.future.done()])
-            self._settle(failed)
-            if answered:
-                self._committer.commit(answered)
+            answered = self._round(pieces)
+            since = since if held else time.perf_counter()
+            held += answered
+            # Whoever comes back from the commit before comes first alone, the others while it is computed.
+            if held and not (self._waiting and len(held) < ROUND_TEXTS and time.perf_counter() - since < HELD_SECONDS):
+                self._committer.commit(held)
+                held = []
+
+    def _round(self, pieces: "list[tuple[Work[Draft, Result], Sequence[Fields]]]") -> "list[Work[Draft, Result]]":
+        """Compute every piece; returns the requests whose answers are all there now."""
+        works = [work for work, _ in pieces]
+        try:
+            self._compute(pieces)
+        except Exception as error:  # whatever happens, nobody waits for ever
+            logger.exception("A round of answers failed")
+            _fail(works, ModelFailed(str(error)))
+        failed = [work for work in works if work.future.done()]
+        self._put_back([work for work in works if not work.is_answered and not work.future.done()])
+        self._settle(failed)
+        return [work for work in works if work.is_answered and not work.future.done()]
 
     def _take(self) -> "list[tuple[Work[Draft, Result], Sequence[Fields]]]":
         """Wait for work, then take a piece of each request in turn until the round is full. Empty: time to end."""

@@ -95,6 +95,15 @@ def test_what_waits_is_recorded_in_one_group(engine, ledger):
     assert [len(group) for group in ledger.groups] == [1, 5]
 
 
+def test_what_comes_while_a_model_computes_shares_its_commit(engine, ledger):
+    model = Parrot(seconds=0.05)
+    futures = [engine.submit(model, [("first",)], shares)]
+    wait_for(lambda: model.calls)
+    futures += [engine.submit(model, [(f"{number}",)], shares) for number in range(3)]
+    assert [future.result(5) for future in futures] == [[0.5]] * 4
+    assert [len(group) for group in ledger.groups] == [4]
+
+
 def test_a_recorder_that_fails_leaves_nobody_with_an_answer(engine, ledger):
     ledger.broken = True
     futures = [engine.submit(Parrot(), texts(1), shares) for _ in range(3)]
