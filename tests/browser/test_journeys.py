@@ -84,47 +84,47 @@ def test_from_a_file_over_two_versions_and_a_refusal_back_to_the_first(installed
 
 def load_and_analyse(installed, olga):
     page = olga.page
-    olga.look()
+    olga.look_all_over()
     upload(page, installed.folder / "items.csv")
     assert "waits for a worker" in page.locator("#panel-progress").inner_text()
-    olga.look()
+    olga.look_all_over()
     said = notice_progress(page)
     installed.start_worker()
     page.get_by_role("heading", name="Labels").wait_for()
     assert "loaded" in said  # by itself, once the file was read
     report = page.locator("#panel-report").inner_text()
     assert re.search(r"Rows\s+240", report) and re.search(r"weather\s+120", report)
-    olga.look()
+    olga.look_all_over()
 
 
 def train_and_watch(installed, olga):
     page = olga.page
     page.get_by_role("link", name="Classifiers").click()
     page.get_by_role("link", name="topic").first.click()
-    olga.look()
+    olga.look_all_over()
     page.get_by_role("link", name="Train now").click()
-    olga.look()
+    olga.look_all_over()
     page.get_by_role("button", name="Train now").click()
     page.get_by_text("The run waits for a worker.").wait_for()
-    olga.look()
+    olga.look_all_over()
     said = notice_progress(page)
     installed.start_worker("training")
     finish_run(page)
     moved = said[: said.index("loaded")]
     assert len(set(moved)) >= 2, f"nothing moved before the page was loaded again: {said}"
     assert any("running" in words for words in moved), said
-    olga.look()
+    olga.look_all_over()
 
 
 def deploy(olga):
     page = olga.page
     page.locator("#panel-outcome").get_by_role("link", name="topic/1").click()
-    olga.look()
+    olga.look_all_over()
     page.get_by_role("link", name="Deploy", exact=True).click()
-    olga.look()
+    olga.look_all_over()
     page.get_by_role("button", name="Deploy").click()
     page.get_by_text("topic/1 answers now.").wait_for()
-    olga.look()
+    olga.look_all_over()
 
 
 def ask_and_correct(guest):
@@ -145,7 +145,7 @@ def review(olga):
     page.get_by_role("link", name="Training items").click()
     page.get_by_role("link", name="Review what waits").click()
     assert "3 wait" in page.locator("#k-review").inner_text()
-    olga.look()
+    olga.look_all_over()
     page.get_by_role("button", name="Approve").click()
     page.get_by_text("2 wait").wait_for()
     page.get_by_role("button", name="Reject").click()
@@ -155,7 +155,7 @@ def review(olga):
     page.get_by_text("That was the last one that waited.").wait_for()
     page.get_by_role("link", name="Review what waits").click()
     page.get_by_text("Nothing waits for review.").wait_for()
-    olga.look()
+    olga.look_all_over()
 
 
 def train_a_worse_version(installed, olga):
@@ -169,7 +169,7 @@ def train_a_worse_version(installed, olga):
     page.get_by_role("link", name="#2").click()
     finish_run(page)
     assert "refused" in page.locator("#panel-outcome").inner_text()
-    olga.look()
+    olga.look_all_over()
 
 
 def deploy_against_the_gate(olga):
@@ -177,13 +177,13 @@ def deploy_against_the_gate(olga):
     page.locator("#panel-outcome").get_by_role("link", name="topic/2").click()
     compared = page.locator("#panel-compare").inner_text()
     assert "topic/1 (live)" in compared and "macro-F1" in compared
-    olga.look()
+    olga.look_all_over()
     page.get_by_role("link", name="Deploy", exact=True).click()
     page.get_by_role("button", name="Deploy").click()
     refusal = page.get_by_role("alert")
     refusal.wait_for()
     assert refusal.inner_text().count("Macro-F1 fell from 100.0 %") == 1
-    olga.look()
+    olga.look_all_over()
     page.get_by_label("Deploy against the gate").check(force=True)
     page.get_by_role("button", name="Deploy").click()
     page.get_by_text("Say why, to deploy against the gate.").wait_for()
@@ -197,12 +197,12 @@ def roll_back(olga):
     page.get_by_role("link", name="Classifiers").click()
     page.get_by_role("link", name="topic").first.click()
     page.get_by_role("link", name="Roll back").click()
-    olga.look()
+    olga.look_all_over()
     page.get_by_label("Reason").fill("it failed")
     page.get_by_role("button", name="Roll back").click()
     page.get_by_text("topic/1 answers now.").wait_for()
     assert "rolled back from" in page.locator("#panel-live").inner_text()
-    olga.look()
+    olga.look_all_over()
     page.goto("/")
     wait_until(lambda: answered_by(page) == "topic/1", 10, what="an answer of the version before")
 
@@ -217,18 +217,18 @@ def test_an_api_key_is_shown_once(office, live_server):
     page.get_by_label("Rate").fill("many")
     page.get_by_role("button", name="Make the key").click()
     page.get_by_text("Use a rate such as 600/m").wait_for()
-    olga.look()
+    olga.look_all_over()
     page.get_by_label("Rate").fill("600/m")
     page.get_by_role("button", name="Make the key").click()
     plain = page.locator("#k-secret").inner_text()
-    olga.look()
+    olga.look_all_over()
     models = requests.get(f"{live_server.url}/api/models", headers={"Authorization": f"Bearer {plain}"}, timeout=10)
     assert models.status_code == 200
     page.get_by_role("link", name="I have stored it").click()
     page.get_by_role("link", name="Carla's shop").click()
     secret = plain.partition(".")[2]
     assert plain.partition(".")[0] in page.content() and secret not in page.content()
-    olga.look()
+    olga.look_all_over()
 
 
 def test_a_job_that_waits_is_cancelled(office, world):
@@ -236,11 +236,11 @@ def test_a_job_that_waits_is_cancelled(office, world):
     page = olga.open("/admin/core/job/")
     page.get_by_role("link", name="import").click()
     page.get_by_role("link", name="Cancel").click()
-    olga.look()
+    olga.look_all_over()
     page.get_by_role("button", name="Cancel").click()
     page.get_by_text("The job was cancelled.").wait_for()
     assert page.get_by_role("link", name="Cancel").count() == 0
-    olga.look()
+    olga.look_all_over()
     world.waiting_job.refresh_from_db()
     assert world.waiting_job.state == "cancelled"
 

@@ -99,6 +99,19 @@ class Visitor:
                 if violation["impact"] in SERIOUS and (urlsplit(self.page.url).path, violation["id"]) not in ACCEPTED:
                     self.faults.append(f"axe on {self.page.url}: {violation['id']} ({violation['impact']}) {selector}")
 
+    def look_all_over(self) -> None:
+        """`look`, then once more with the same page dark and in a phone's window, where nothing may stick out."""
+        self.look()
+        self.page.emulate_media(color_scheme="dark")
+        self.page.set_viewport_size(PHONE)
+        self.look()
+        wide, window = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        if wide > window:
+            self.faults.append(f"{self.page.url} is {wide} wide in a window of {window}")
+        self.page.emulate_media(color_scheme="light")
+        self.page.set_viewport_size(DESK)
+        self.settle()
+
     def settle(self) -> None:
         """Until styles and scripts have run and nothing moves any more."""
         self.page.wait_for_load_state("load")
