@@ -137,8 +137,8 @@ class LiveModels:
                 crashpoint("swap.before")
                 before, self._picture = self._picture, fresh
                 crashpoint("swap.after")
-                _tell(before, fresh)
                 self._retry_at = time.monotonic() + RETRY_SECONDS if self._picture.failed else float("inf")
+                _tell(before, fresh)
             self._refreshed = time.monotonic()
             return self._picture
 
