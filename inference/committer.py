@@ -61,7 +61,7 @@ class Committer(Generic[Draft, Result]):
         self._is_busy = self._stopping = False
 
     def commit(self, works: Sequence[Answered[Draft, Result]]) -> None:
-        """Record a round: before returning, or in the committer's thread. Waits while the round before is pending."""
+        """Record a round: before returning, or in the committer's thread."""
         if self._waiting < WAITING_SECONDS and not self._is_busy:
             self._commit(works)
             return
@@ -69,10 +69,8 @@ class Committer(Generic[Draft, Result]):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
                 self._thread.start()
-            while self._pending and not self._stopping:
-                self._changed.wait()
             self._pending, self._is_busy = [*self._pending, *works], True
-            self._changed.notify_all()
+            self._changed.notify()
 
     def stop(self, timeout: float) -> None:
         """Record what is pending, then end the thread."""
@@ -90,7 +88,6 @@ class Committer(Generic[Draft, Result]):
                 works, self._pending = self._pending, []
                 if not works:
                     return
-                self._changed.notify_all()
             self._commit(works)
             with self._changed:
                 self._is_busy = bool(self._pending)
@@ -99,13 +96,13 @@ class Committer(Generic[Draft, Result]):
         """Make the answers of these requests durable together, then hand them out."""
         ready, drafts = self._drafts(works)
         if ready:
-            began, worked = time.perf_counter(), time.thread_time()
+            began, worked = time.perf_counter(), time.process_time()
             try:
                 results: Sequence[Result | Exception] = self._record(drafts)
             except Exception as error:
                 logger.error("Answers could not be recorded: %s", error)
                 results = [RecordFailed(str(error))] * len(ready)
-            waited = time.perf_counter() - began - (time.thread_time() - worked)
+            waited = max(0.0, time.perf_counter() - began - (time.process_time() - worked))
             self._waiting += MEMORY * (waited - self._waiting)
             for work, result in zip(ready, results, strict=True):
                 if isinstance(result, Exception):

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 CAPACITY = 256  # texts waiting
 ROUND_TEXTS = 32  # between two commits, so that nobody waits long behind a crowd
 PIECE_TEXTS = 8  # of one request in a round, so that single texts are not held up by a large batch
-HELD_SECONDS = 0.02  # that an answer waits for those that are computed meanwhile, to share a commit with them
+HELD_SECONDS = 0.006  # that an answer waits for those that are computed meanwhile, to share a commit with them
 BATCH_FACTOR = 8  # a text of a model that computes whole batches at once counts as an eighth
 
 Draft = TypeVar("Draft")

@@ -19,7 +19,7 @@ from django.db.models import Max
 from inference.helpers import Absent, can_answer, cascade_thresholds, own_model, policy_of, with_helpers
 from kalimtak.core.alerts import alert_open, alert_over
 from kalimtak.core.crashpoints import crashpoint
-from kalimtak.core.errors import NotFound, Unavailable
+from kalimtak.core.errors import NotFound, Unavailable, WouldWait
 from registry.families import load
 from registry.families.base import Answer, Predictor
 from registry.families.probes import PROBES_NAME, compare_probes
@@ -112,9 +112,13 @@ class LiveModels:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
-    def current(self) -> Picture:
-        """The picture; the first call takes it. Raises `Unavailable` if the database cannot be asked for that."""
+    def current(self, *, may_wait: bool = True) -> Picture:
+        """The picture; the first call takes it. Raises `Unavailable` if the database cannot be asked for that,
+        and without `may_wait` `WouldWait` where it would have to be asked.
+        """
         if self._thread is None:
+            if not may_wait:
+                raise WouldWait
             self._start()
         return self._picture
 

@@ -1,11 +1,9 @@
 """What the API answers for one text: the contract's result, made from a model's probabilities. Pure."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
-
-import numpy as np
-from numpy.typing import NDArray
 
 from inference.guard import flags_of
 from registry.calibration import DEFAULT_THRESHOLD, Calibration
@@ -71,19 +69,20 @@ def result_of(
 
 def ranked_scores(labels: Sequence[str], answer: Answer, *, independent: bool = False) -> dict[str, float]:
     """Label → rounded probability, best first; equal ones in the classifier's order. Raises `BrokenScores`."""
-    probabilities = answer.probabilities.astype(np.float64)
-    if probabilities.shape != (len(labels),) or not _are_probabilities(probabilities, independent):
+    if answer.probabilities.shape != (len(labels),):
+        raise BrokenScores(f"{len(labels)} labels got {answer.probabilities.size} scores")
+    values: list[float] = answer.probabilities.tolist()  # a handful, for which numpy's own sorting takes longer
+    if not _are_probabilities(values, independent):
         raise BrokenScores(f"{len(labels)} labels got scores that are no probabilities")
-    order = np.argsort(-probabilities, kind="stable")
-    rounded = probabilities.round(DIGITS).tolist()
-    return {labels[index]: rounded[index] for index in order.tolist()}
+    ranked = sorted(zip(labels, values, strict=True), key=itemgetter(1), reverse=True)
+    return {label: round(value, DIGITS) for label, value in ranked}
 
 
-def _are_probabilities(values: NDArray[np.float64], independent: bool) -> bool:
+def _are_probabilities(values: Sequence[float], independent: bool) -> bool:
     """Each in 0 to 1, or all summing to 1; not so for NaN."""
     if independent:
-        return bool(((values >= 0) & (values <= 1)).all())
-    return bool(abs(float(values.sum()) - 1) < 1e-3)
+        return all(0 <= value <= 1 for value in values)
+    return abs(sum(values) - 1) < 1e-3
 
 
 def _threshold(calibration: Calibration, label: str) -> float:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from interactions.services import (
 )
 from interactions.spooling import LOCK_SECONDS, SPOOL, First, answers_give, answers_spool, first_response
 from kalimtak.core.auth import Caller
-from kalimtak.core.errors import KalimtakError, Unavailable
+from kalimtak.core.errors import KalimtakError, Unavailable, WouldWait
 from kalimtak.core.outages import lock_patience, outage_of
 from kalimtak.core.uuid7 import uuid7
 from registry.families.base import Answer
@@ -61,23 +61,60 @@ def text_classify(
     `Unavailable` (`no_model`, `overloaded`, or the model or the database failed).
     """
     served = LIVE.current().get(classifier_slug)
+    return text_ask(served, items, caller=caller, top_k=top_k, request_id=request_id).result()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Answers under way."""
+
+    future: "Future[Results]"
+
+    def result(self, seconds: float | None = None) -> Results:
+        """Wait for them, `ANSWER_SECONDS` at most; every one is durable then. Raises `Conflict` or `Unavailable`."""
+        try:
+            return self.future.result(ANSWER_SECONDS if seconds is None else seconds)
+        except (FutureTimeout, CancelledError):
+            self.future.cancel()
+            raise Unavailable("The answer took too long.", code="overloaded") from None
+        except ModelFailed as error:
+            raise Unavailable("The model failed on this text.", code="model_failed", retry_after=5) from error
+        except RecordFailed as error:
+            raise Unavailable("The answer could not be recorded, so it was not given; try again.") from error
+
+
+def text_ask(
+    served: Served,
+    items: Sequence[Item],
+    *,
+    caller: Caller,
+    top_k: int | None = None,
+    request_id: str = "",
+    may_wait: bool = True,
+) -> Asked:
+    """`text_classify` that does not wait for the answers.
+
+    A `request_id` has to be looked up: without `may_wait`, `WouldWait` is raised for it.
+    """
+    if request_id and not may_wait:
+        raise WouldWait
     digest = body_digest(served.slug, items, top_k) if request_id else ""
     if request_id and (first := first_response(memo_owner(caller), request_id, digest)):
-        return _results(first)
+        return Asked(_done(_results(first)))
     memo_of = _Memo(caller, request_id, digest) if request_id else None
-    version = version_for(served, items[0].subject or request_id or str(uuid7()))
+    version = version_for(served, items[0].subject or request_id)
     writer = _Writer(served, version, items, caller, top_k, memo_of)
     try:
         future = engine().submit(version.predictor, [item.fields for item in items], writer.draft)
     except Overloaded as error:
         raise Unavailable("Too many texts are waiting; try again.", code="overloaded") from error
-    return _wait(future)
+    return Asked(future)
 
 
-def version_for(served: Served, key: str) -> LiveVersion:
-    """The live version that answers `key`. Raises `Unavailable` (`no_model`)."""
+def version_for(served: Served, key: str = "") -> LiveVersion:
+    """The live version that answers `key`, any of them by its share for none. Raises `Unavailable` (`no_model`)."""
     try:
-        return choose(served.live, key)
+        return choose(served.live, key or (str(uuid7()) if len(served.live) > 1 else ""))
     except LookupError:
         message = f"The classifier {served.slug} has no live version yet; train and deploy one."
         raise Unavailable(message, code="no_model", retry_after=30) from None
@@ -89,16 +126,10 @@ def body_digest(slug: str, items: Sequence[Item], top_k: int | None) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def _wait(future: "Future[Results]") -> Results:
-    try:
-        return future.result(ANSWER_SECONDS)
-    except FutureTimeout:
-        future.cancel()
-        raise Unavailable("The answer took too long.", code="overloaded") from None
-    except ModelFailed as error:
-        raise Unavailable("The model failed on this text.", code="model_failed", retry_after=5) from error
-    except RecordFailed as error:
-        raise Unavailable("The answer could not be recorded, so it was not given; try again.") from error
+def _done(results: Results) -> "Future[Results]":
+    future: Future[Results] = Future()
+    future.set_result(results)
+    return future
 
 
 def _results(response: Any) -> Results:

@@ -1,5 +1,8 @@
 """The prediction API. Each view reads the body, calls one service, and puts the results into words."""
 
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, PolymorphicProxySerializer, extend_schema, extend_schema_view
@@ -16,7 +19,7 @@ from inference.serializers import (
     ResultSerializer,
     ResultsSerializer,
 )
-from inference.services import text_classify
+from inference.services import Asked, text_ask
 from kalimtak.core.api import ApiView
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput
@@ -70,8 +73,8 @@ class PredictView(LeanView):
 
     required_scope = Scope.PREDICT
 
-    def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
-        return answer(caller, body, classifier_named(body))
+    def begin(self, caller: Caller, body: Any, captured: Mapping[str, str], *, may_wait: bool = True) -> "Reply":
+        return ask(caller, body, classifier_named(body), may_wait=may_wait)
 
 
 @extend_schema_view(
@@ -93,28 +96,47 @@ class ClassifyView(LeanView):
 
     required_scope = Scope.PREDICT
 
-    def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
+    def begin(self, caller: Caller, body: Any, captured: Mapping[str, str], *, may_wait: bool = True) -> "Reply":
         route, named = captured["route"], classifier_named(body)
         if named and named != route:
             message = f"This is the route of {route}; leave it out, or ask /api/predict."
             raise InvalidInput(message, fields={"classifier": [message]})
-        return answer(caller, body, route, own_label=True)
+        return ask(caller, body, route, own_label=True, may_wait=may_wait)
 
 
-def answer(caller: Caller, body: Any, slug: str, *, own_label: bool = False) -> dict[str, Any]:
-    """One result, or `{"results": […]}` for a batch; with the label under the classifier's own name if asked."""
-    served = LIVE.current().get(slug)
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a request will be answered with; `label_field` names the key that repeats the label, where one does."""
+
+    asked: Asked
+    is_batch: bool
+    label_field: str
+
+    @property
+    def future(self) -> Future[Any]:
+        return self.asked.future
+
+    def result(self, seconds: float | None = None) -> dict[str, Any]:
+        """One result, or `{"results": […]}` for a batch."""
+        results = self.asked.result(seconds)
+        if self.label_field:
+            results = [shown(result, label_field=self.label_field) for result in results]
+        return {"results": results} if self.is_batch else results[0]
+
+
+def ask(caller: Caller, body: Any, slug: str, *, own_label: bool = False, may_wait: bool) -> Reply:
+    """Ask the classifier `slug`; the label comes under the classifier's own name too if wanted."""
+    served = LIVE.current(may_wait=may_wait).get(slug)
     question = question_of(body, served.input_fields, classifier=served.slug)
-    results = text_classify(
-        served.slug,
+    asked = text_ask(
+        served,
         question.items,
         caller=caller,
         top_k=question.top_k,
         request_id=question.request_id,
+        may_wait=may_wait,
     )
-    if own_label:
-        results = [shown(result, label_field=served.label_field) for result in results]
-    return {"results": results} if question.is_batch else results[0]
+    return Reply(asked, question.is_batch, served.label_field if own_label else "")
 
 
 class ModelsView(ApiView):

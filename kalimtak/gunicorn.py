@@ -45,10 +45,13 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """Load the live versions before the first request; without a database the worker says so in `/readyz`."""
+    """Load the live versions and all views before the first request; without a database `/readyz` says so."""
+    from django.urls import resolve
+
     from inference.services import warm
     from kalimtak.core.errors import KalimtakError
 
+    resolve("/api/predict")
     try:
         warm()
     except KalimtakError as error:

@@ -19,11 +19,15 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
+from kalimtak.balance import Balance
 from kalimtak.core.errors import error_body
+
+if TYPE_CHECKING:
+    from kalimtak.lane import Lane
 
 MOST_SECONDS = 0.5  # that a request waits for a thread before those behind it are turned away
 MOST_WAITING = 256  # requests
@@ -31,6 +35,8 @@ RETRY_AFTER = 1  # seconds
 REQUEST_SECONDS = 10.0  # from a request's first byte, or the opening of its connection, to its last byte
 PART_SECONDS = 5  # between two parts of a body that a thread reads, and until a client takes the next part of an answer
 STOPPING_SECONDS = 1.0  # what is left of `REQUEST_SECONDS` when the worker is told to stop
+ENDING_SECONDS = 2.0  # from the last byte of the last answer until a connection is closed, if the client does not
+LOOK_SECONDS = 0.5  # between two looks for connections of the lane whose time is over
 READ_AHEAD = 65_536  # bytes; a larger request is read by a thread
 
 
@@ -63,30 +69,160 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._since: deque[float] = deque()  # when each request came that waits for a thread, monotonic seconds
+        self._lane: Lane | None = None
+        self._watched: dict[int, TConn] = {}  # connections of the lane, by descriptor; in the poller all the time
+        self._look_at = 0.0  # when to look for late ones among them again
+        self._stopping_since: float | None = None
+        self._balance = Balance(self.age)
 
     @property
     def is_overloaded(self) -> bool:
+        lane, waiting = self._lane, len(self._since)
+        if lane is not None and len(lane) > self.cfg.threads:  # as many as threads could wait with, however long
+            waiting += len(lane)
+            if lane.longest_wait > MOST_SECONDS:
+                return True
         try:
             longest = time.monotonic() - self._since[0]
         except IndexError:  # a thread took it a moment ago
-            return False
-        return longest > MOST_SECONDS or len(self._since) >= MOST_WAITING
+            longest = 0.0
+        return longest > MOST_SECONDS or waiting >= MOST_WAITING
+
+    def init_process(self) -> None:
+        # gunicorn collects what a line of its access log might say even where nobody asked for that log.
+        self.log._access_log_enabled = self.log.access_log_enabled and self.log.access_log.hasHandlers()
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        from django.core.handlers.wsgi import WSGIHandler
+
+        if isinstance(self.wsgi, WSGIHandler) and not (self.log.access_log_enabled or self.cfg.is_ssl):
+            from kalimtak.lane import Lane  # not in gunicorn's master, whose Django is not set up
+
+            self._lane = Lane(self.cfg, self.wsgi, self.tpool, partial(self.method_queue.defer, self._leave_lane))
+
+    def notify(self) -> None:
+        super().notify()
+        self._balance.say(self.nr_conns)
+
+    def accept(self, listener: socket.socket) -> None:
+        if not self._balance.leaves_to_others(self.nr_conns):
+            super().accept(listener)
+            self._balance.say(self.nr_conns)
 
     def enqueue_req(self, conn: TConn) -> None:
-        """Give the request of a readable connection to a thread, wait for the rest of it, or turn it away."""
+        """Answer the request of a readable connection in the lane, give it to a thread, wait for the rest of it, or
+        turn it away."""
         if self.cfg.is_ssl or conn.is_http2 or _has_read_ahead(conn):
+            self._unwatch(conn)
             self._admit(conn)
             return
         start = _peek(conn.sock)
-        if (wanted := wanted_bytes(start)) > len(start or b""):
+        wanted, asks = wanted_bytes(start), bool(start and _ASKS.match(start))
+        is_overloaded = asks and self.is_overloaded
+        if start and wanted == len(start) and not is_overloaded and self._takes(conn, start):
+            return
+        self._unwatch(conn)
+        if wanted > len(start or b""):
             self._await(conn, wanted)
-        elif start and _ASKS.match(start) and _CHUNKED.search(start, 0, start.find(b"\r\n\r\n") + 2):
+        elif start and asks and _CHUNKED.search(start, 0, start.find(b"\r\n\r\n") + 2):
             _send(conn.sock, ENDLESS)
             self._drop(conn)
-        elif self.is_overloaded and start and _ASKS.match(start):
+        elif start and is_overloaded:
             self._turn_away(conn, start)
         else:
             self._admit(conn)
+
+    # The lane
+
+    def _takes(self, conn: TConn, request: bytes) -> bool:
+        """Whether the lane takes this request. Then its connection stays in the poller, also while it is answered:
+        taking it out and putting it back, from another thread, would cost more than all the rest of this.
+        """
+        if self._lane is None:
+            return False
+        kept = len(self.keepalived_conns) + len(self._watched)
+        keeps = self.alive and bool(self.cfg.keepalive) and kept < self.max_keepalived
+        keeps = keeps and not self._balance.sheds(self.nr_conns)
+        if not self._lane.take(conn, request, keeps=keeps):
+            return False
+        self._end_waiting(conn)
+        self._watch(conn)
+        return True
+
+    def _on_watched_readable(self, conn: TConn, client: socket.socket) -> None:
+        assert self._lane is not None
+        if not self._is_watched(conn):  # what came before it in the same round of the poller has closed it
+            return
+        if getattr(conn, "is_ending", False):
+            self._drain(conn)
+        elif not self._lane.has(conn):
+            self.enqueue_req(conn)
+        else:  # what comes before the answer is left for later, be it the next request or the end
+            self._unwatch(conn)
+            if not self._lane.calls_when_done(conn):
+                self.enqueue_req(conn)
+
+    def _leave_lane(self, conn: TConn, done: Future[bool]) -> None:
+        """What the lane calls for connections that are not to be kept, and for those that are no longer watched."""
+        if done.result():
+            self._unwatch(conn)
+            self.finish_request(conn, done)
+            return
+        with suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_WR)
+        conn.is_ending, conn.timeout = True, time.monotonic() + ENDING_SECONDS
+        self._watch(conn)
+
+    def _drain(self, conn: TConn) -> None:
+        """Read what a client still sends that was told the end, up to its own end: closing a socket with bytes in it
+        would take the answer's last part away from the client (RFC 9112, 9.6)."""
+        try:
+            if conn.sock.recv(READ_AHEAD):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._unwatch(conn)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _is_watched(self, conn: TConn) -> bool:
+        return self._watched.get(conn.sock.fileno()) is conn
+
+    def _watch(self, conn: TConn) -> None:
+        if not self._is_watched(conn):
+            self._watched[conn.sock.fileno()] = conn
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_watched_readable, conn))
+
+    def _unwatch(self, conn: TConn) -> None:
+        if self._is_watched(conn):
+            del self._watched[conn.sock.fileno()]
+            self.poller.unregister(conn.sock)
+
+    def _end_watching(self, now: float, *, force: bool = False) -> None:
+        """Close the watched connections whose client has nothing more to ask."""
+        assert self._lane is not None
+        if not self.alive and self._stopping_since is None:
+            self._stopping_since = now
+        latest = float("inf") if self._stopping_since is None else self._stopping_since + STOP_KEEPALIVE_LINGER
+        for conn in list(self._watched.values()):
+            if force or (not self._lane.has(conn) and min(conn.timeout, latest) < now):
+                self._unwatch(conn)
+                self.nr_conns -= 1
+                conn.close()
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        super().murder_keepalived(force)
+        now = time.monotonic()
+        if self._lane is not None and (force or now > self._look_at):
+            self._look_at = now + LOOK_SECONDS
+            self._lane.give_up_late()
+            self._end_watching(now, force=force)
+
+    # Threads
 
     def handle(self, conn: TConn) -> Any:
         self._since.popleft()
@@ -178,7 +314,8 @@ def _wake_at(sock: socket.socket, count: int) -> None:
 
 def _peek(sock: socket.socket) -> bytes | None:
     """The bytes that have come and are not read yet: none of a closed connection; None where there are none so far."""
-    sock.setblocking(False)
+    if sock.gettimeout() != 0:
+        sock.setblocking(False)
     try:
         return sock.recv(READ_AHEAD, socket.MSG_PEEK)
     except BlockingIOError:

@@ -121,13 +121,13 @@ class ApiView(APIView):
     def check_rate(self, request: Request) -> None:
         self.count(request._request, caller_of(request))
 
-    def count(self, request: HttpRequest, caller: Caller) -> None:
-        """Count a request of this caller. Raises `RateLimited`."""
+    def count(self, request: HttpRequest, caller: Caller, *, may_wait: bool = True) -> None:
+        """Count a request of this caller. Raises `RateLimited`, and without `may_wait` `WouldWait`."""
         if caller.kind == "anonymous":
             value, rate = address_group(caller.address), settings.KALIMTAK_RATELIMIT_ANON
         else:
             value, rate = caller.name, caller.rate or settings.KALIMTAK_RATELIMIT_KEY
-        limit(request, group=f"api-{caller.kind}", value=value, rate=rate)
+        limit(request, group=f"api-{caller.kind}", value=value, rate=rate, may_wait=may_wait)
 
 
 class RequestSerializer(serializers.Serializer[Any]):

@@ -23,7 +23,7 @@ from rest_framework.request import Request
 
 from . import audit
 from .env import RATE
-from .errors import Conflict, InvalidInput
+from .errors import Conflict, InvalidInput, WouldWait
 from .models import ApiKey, Scope
 from .outages import lock_patience, outage_of
 from .ratelimit import client_address
@@ -166,15 +166,18 @@ _cache: dict[str, _Known] = {}
 _cache_lock = threading.Lock()
 
 
-def _look_up(prefix: str) -> ApiKey | None:
+def _look_up(prefix: str, may_wait: bool = True) -> ApiKey | None:
     """The key with `prefix`, at most `CACHE_SECONDS` old, so that a request costs no database read.
 
     While the database is away a key that was there goes on being honoured for `OUTAGE_SECONDS`.
+    Without `may_wait` it raises `WouldWait` where it would have to be read.
     """
     now = time.monotonic()
     known = _cache.get(prefix)
     if known is not None and now < known.ask_at:
         return known.key
+    if not may_wait:
+        raise WouldWait
     may_go_on = known is not None and known.key is not None and now - known.seen < OUTAGE_SECONDS
     if known is not None and may_go_on:
         known.ask_at = now + CACHE_SECONDS  # for the others, while this request finds out
@@ -215,15 +218,18 @@ def cache_clear() -> None:
         _cache.clear()
 
 
-def key_authenticate(header: bytes) -> ApiKey | None:
-    """The key that an `Authorization` header holds; None for an empty one. Raises `AuthenticationFailed`."""
+def key_authenticate(header: bytes, *, may_wait: bool = True) -> ApiKey | None:
+    """The key that an `Authorization` header holds; None for an empty one.
+
+    Raises `AuthenticationFailed`, and without `may_wait` `WouldWait`.
+    """
     words = header.split()
     if not words:
         return None
     if words[0].lower() != b"bearer" or len(words) != 2:
         raise AuthenticationFailed("Use: Authorization: Bearer <prefix>.<secret>")
     prefix, _, secret = words[1].decode("latin-1").partition(".")
-    key = _look_up(prefix) if len(prefix) <= 12 else None
+    key = _look_up(prefix, may_wait) if len(prefix) <= 12 else None
     # An unknown prefix costs the same comparison as a wrong secret.
     matches = hmac.compare_digest(_hash(secret), key.secret_hash if key else "0" * 64)
     if key is None or not matches:

@@ -77,6 +77,10 @@ class Unavailable(KalimtakError):
         super().__init__(message, code=code, retry_after=retry_after)
 
 
+class WouldWait(Exception):
+    """Whoever must not wait would have to, for the database, a cache or a file; nothing was changed."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether the system refused to write for want of space, or of this user's share of it."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

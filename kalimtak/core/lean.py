@@ -3,14 +3,20 @@
 `ApiMiddleware` hands such a request to its `LeanView` past the middleware for pages, and the view checks what DRF would
 have checked, in the same order and with the same answers, without DRF's request and response objects. That is two
 thirds of what a request costs beside its model (decision 21). Everybody else, staff in a browser above all, comes
-through Django and DRF as usual: to the same `reply`.
+through Django and DRF as usual: to the same `begin`.
+
+A request that `kalimtak.lane` brings must not wait for anything. It gets `Later`, to be completed when the answer is
+there, or `NOT_NOW` where something would have to be waited for: then a thread takes the request up from the start.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from concurrent.futures import Future
+from functools import lru_cache
+from typing import Any, Protocol
 
 from django.conf import settings
+from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse
 from django.urls import Resolver404, resolve
 from django.utils.translation import override
@@ -20,37 +26,83 @@ from rest_framework.response import Response
 
 from .api import ApiView, exception_handler, parse_json
 from .auth import Caller, caller_of, caller_with_key, key_authenticate
-from .errors import TooLarge
+from .errors import TooLarge, WouldWait
 from .outages import outage_of, unavailable
+
+NEVER_WAITS = "kalimtak.never_waits"  # in a request's `META`, put there by `kalimtak.lane`
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode  # as DRF renders
 
 
-class LeanView(ApiView):
-    """A POST of JSON, answered by `reply`: one that came with a key without DRF, any other one through it."""
+class Begun(Protocol):
+    """A request that was checked and accepted, and is being answered."""
 
-    def reply(self, caller: Caller, body: Any, **captured: str) -> dict[str, Any]:
-        """What is answered with 200. Raises `KalimtakError`."""
+    @property
+    def future(self) -> Future[Any]:
+        """Done when `result` no longer waits."""
+        ...
+
+    def result(self, seconds: float | None = None) -> dict[str, Any]:
+        """What is answered with 200; waits for it, as long as is usual or so many seconds. Raises `KalimtakError`."""
+        ...
+
+
+class Later(HttpResponse):
+    """An answer that has not come yet: middleware puts its headers here, and `completed` gives the whole."""
+
+    def __init__(self, request: HttpRequest, begun: Begun) -> None:
+        super().__init__(content_type="application/json")
+        self.request, self.begun = request, begun
+
+    def completed(self) -> HttpResponse:
+        """What is sent now: the answer if `begun.future` is done, else that it took too long."""
+        try:
+            self.content = _encode(self.begun.result(seconds=0)).encode()
+        except Exception as error:
+            response = _refusal_or_fault(self.request, error)
+            for name, value in self.headers.items():
+                response.headers.setdefault(name, value)
+            return response
+        self["Content-Length"] = str(len(self.content))
+        return self
+
+
+NOT_NOW = HttpResponse(status=503)
+"""In place of an answer: this request would have to wait for something. It has changed nothing, and is never sent."""
+
+
+class LeanView(ApiView):
+    """A POST of JSON that is taken up by `begin`: one that came with a key without DRF, any other one through it."""
+
+    def begin(self, caller: Caller, body: Any, captured: Mapping[str, str], *, may_wait: bool = True) -> Begun:
+        """Check and accept a request; `captured` is what its path holds.
+
+        Raises `KalimtakError`, and without `may_wait` `WouldWait`.
+        """
         raise NotImplementedError
 
     def post(self, request: Request, **captured: str) -> Response:
-        return Response(self.reply(caller_of(request), request.data, **captured))
+        return Response(self.begin(caller_of(request), request.data, captured).result())
 
     def answer(self, request: HttpRequest, captured: Mapping[str, str]) -> HttpResponse:
-        """The whole answer to a request with an `Authorization` header."""
+        """The whole answer to a request with an `Authorization` header; `Later` or `NOT_NOW` where it never waits."""
+        may_wait = NEVER_WAITS not in request.META
         try:
-            caller = self.admit(request)
-            return json_response(self.reply(caller, read_json(request), **captured))
+            caller = self.admit(request, may_wait=may_wait)
+            begun = self.begin(caller, read_json(request), captured, may_wait=may_wait)
+            return json_response(begun.result()) if may_wait else Later(request, begun)
+        except WouldWait:
+            return NOT_NOW
         except Exception as error:
             return refusal(request, error)
 
-    def admit(self, request: HttpRequest) -> Caller:
-        """Key, rate and scope, as `ApiView.initial` asks for them. Raises what it raises."""
-        key = key_authenticate(request.META["HTTP_AUTHORIZATION"].encode("latin-1"))
+    def admit(self, request: HttpRequest, *, may_wait: bool) -> Caller:
+        """Key, rate and scope, as `ApiView.initial` asks for them. Raises what it raises, and `WouldWait`."""
+        key = key_authenticate(request.META["HTTP_AUTHORIZATION"].encode("latin-1"), may_wait=may_wait)
         if key is None:
             raise NotAuthenticated("Give an API key or sign in.")
         caller = caller_with_key(request, key)
-        self.count(request, caller)
+        self.count(request, caller, may_wait=may_wait)
         if self.required_scope not in caller.scopes:
             raise PermissionDenied(f"This needs the scope {self.required_scope}.")
         return caller
@@ -61,17 +113,30 @@ def answer_directly(request: HttpRequest) -> HttpResponse | None:
 
     Raises `DisallowedHost` and whatever is a fault of ours, which Django turns into 400 and 500.
     """
+    answer = _answer_directly(request)
+    return NOT_NOW if answer is None and NEVER_WAITS in request.META else answer
+
+
+def _answer_directly(request: HttpRequest) -> HttpResponse | None:
     if request.method != "POST" or not request.META.get("HTTP_AUTHORIZATION", "").strip():
         return None
+    match = _lean_view_at(request.path_info)
+    if match is None:
+        return None
+    request.get_host()
+    view, captured = match
+    return view().answer(request, captured)
+
+
+@lru_cache(maxsize=256)
+def _lean_view_at(path: str) -> tuple[type[LeanView], Mapping[str, str]] | None:
+    """The view of a path and what the path captures; kept, since a client asks the same path again and again."""
     try:
-        match = resolve(request.path_info)
+        match = resolve(path)
     except Resolver404:
         return None
     view = getattr(match.func, "cls", None)
-    if not (isinstance(view, type) and issubclass(view, LeanView)):
-        return None
-    request.get_host()
-    return view().answer(request, match.kwargs)
+    return (view, match.kwargs) if isinstance(view, type) and issubclass(view, LeanView) else None
 
 
 def read_json(request: HttpRequest) -> Any:
@@ -110,3 +175,11 @@ def refusal(request: HttpRequest, error: Exception) -> HttpResponse:
     if outage is None:
         raise error
     return unavailable(request, error, outage, as_json=True)
+
+
+def _refusal_or_fault(request: HttpRequest, error: Exception) -> HttpResponse:
+    """`refusal`, and Django's own 500, logged, where there is none."""
+    try:
+        return refusal(request, error)
+    except Exception as fault:
+        return response_for_exception(request, fault)

@@ -1,6 +1,9 @@
 """django-ratelimit, wrapped so that a lost cache degrades a limit instead of failing the request.
 
-Fixed windows, counted in the shared cache. While the cache is away each process counts by itself with a token bucket.
+Fixed windows, counted in the shared cache. A process takes a thousandth of a window's requests from there at a time, so
+that whoever may ask thousands does not ask the cache each time; of n processes each may keep that much unused, so a
+generous limit may end n thousandths early, and never late. While the cache is away each process counts by itself with a
+token bucket.
 """
 
 import ipaddress
@@ -14,10 +17,11 @@ from django.conf import settings
 from django.http import HttpRequest
 from django_ratelimit.core import _split_rate, get_usage
 
-from .errors import KalimtakError
+from .errors import KalimtakError, WouldWait
 
 logger = logging.getLogger(__name__)
 BUCKETS_AT_MOST = 50_000
+BLOCKS_IN_WINDOW = 1000  # how often a process that uses up a whole limit asks the cache
 RETRY_SECONDS = 5.0  # before a cache that failed is asked again
 
 
@@ -53,24 +57,69 @@ def _peer(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR") or "127.0.0.1")
 
 
-def limit(request: HttpRequest, *, group: str, value: str, rate: str) -> None:
-    """Count one request of `value` in `group` against `rate` (such as `60/m`); raises `RateLimited` beyond it."""
+def limit(request: HttpRequest, *, group: str, value: str, rate: str, may_wait: bool = True) -> None:
+    """Count one request of `value` in `group` against `rate` (such as `60/m`).
+
+    Raises `RateLimited` beyond it, and without `may_wait` `WouldWait` where the cache would have to be asked.
+    """
     if not settings.RATELIMIT_ENABLE:
         return
+    name = f"{group}:{value}:{rate}"
+    if _blocks.take(name):
+        return
+    if not may_wait:
+        raise WouldWait
+    count, period = _split_rate(rate)
+    block = max(1, count // BLOCKS_IN_WINDOW)
     usage = None
     if _circuit.may_ask():
+        blocks = f"{count // block}/{period}s"
         try:
-            usage = get_usage(request, group=group, key=lambda group, request: value, rate=rate, increment=True)
+            usage = get_usage(request, group=group, key=lambda group, request: value, rate=blocks, increment=True)
         except Exception as error:  # whatever a cache raises when it is away, slow, full or read-only
             _circuit.failed(error)
         else:
             _circuit.answered()
     if usage is None or usage["time_left"] < 0:
-        wait = _local_wait(f"{group}:{value}", rate)
+        wait = _local_wait(name, rate)
+    elif usage["should_limit"]:
+        wait = max(usage["time_left"], 1)
     else:
-        wait = max(usage["time_left"], 1) if usage["should_limit"] else 0
+        wait = 0
+        _blocks.put(name, block - 1, usage["time_left"])
     if wait:
         raise RateLimited(f"More than {rate.replace('/', ' requests per ')}.", retry_after=int(wait))
+
+
+class Blocks:
+    """Requests that were counted in the cache already and may still be made, by name, until their window ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: dict[str, tuple[int, float]] = {}  # how many, and until when (monotonic seconds)
+
+    def take(self, name: str) -> bool:
+        """Use one up, if one is left."""
+        with self._lock:
+            left, until = self._left.get(name, (0, 0.0))
+            if left < 1 or time.monotonic() >= until:
+                return False
+            self._left[name] = (left - 1, until)
+            return True
+
+    def put(self, name: str, count: int, seconds: float) -> None:
+        if count < 1:
+            return
+        with self._lock:
+            if len(self._left) > BUCKETS_AT_MOST:
+                self._left.clear()
+            now = time.monotonic()
+            left, until = self._left.get(name, (0, 0.0))
+            self._left[name] = (count + (left if now < until else 0), now + seconds)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._left.clear()
 
 
 class Circuit:
@@ -108,6 +157,7 @@ class Circuit:
 
 
 _circuit = Circuit()
+_blocks = Blocks()
 _buckets: dict[str, tuple[float, float]] = {}
 _buckets_lock = threading.Lock()
 

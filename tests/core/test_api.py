@@ -2,12 +2,13 @@
 
 import json
 import logging
+import time
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import path
 from django.utils import timezone
 from rest_framework import serializers
@@ -16,7 +17,7 @@ from rest_framework.response import Response
 from kalimtak.core import auth, ratelimit
 from kalimtak.core.api import ApiView, StrictCharField, bad_request, not_found, server_error
 from kalimtak.core.auth import caller_of, key_create, key_revoke
-from kalimtak.core.errors import Conflict, InvalidInput
+from kalimtak.core.errors import Conflict, InvalidInput, WouldWait
 from kalimtak.core.logs import LineFormatter
 from kalimtak.core.models import Scope
 
@@ -228,9 +229,38 @@ class TestLimits:
             raise ConnectionError("no cache")
 
         monkeypatch.setattr(type(cache._connections["default"]), "add", away)
-        ratelimit._buckets.clear()
+        monkeypatch.setattr(ratelimit, "_circuit", ratelimit.Circuit())
+        monkeypatch.setattr(ratelimit, "_buckets", {})
         settings.KALIMTAK_ANONYMOUS, settings.KALIMTAK_RATELIMIT_ANON = True, "2/h"
         assert [ask().status_code for _ in range(3)] == [200, 200, 429]
+
+    def test_a_generous_limit_is_counted_in_blocks_and_ends_where_it_should(self, settings, monkeypatch):
+        asked = []
+        usage = ratelimit.get_usage
+        monkeypatch.setattr(ratelimit, "get_usage", lambda *a, **values: asked.append(1) or usage(*a, **values))
+        outcomes = [self.passes("one", "5000/d") for _ in range(5001)]
+        assert outcomes == [True] * 5000 + [False]
+        assert len(asked) == ratelimit.BLOCKS_IN_WINDOW + 1
+
+    def test_who_must_not_wait_gets_what_was_counted_before(self):
+        assert not self.passes("two", "3000/d", may_wait=False)
+        assert self.passes("two", "3000/d")
+        assert [self.passes("two", "3000/d", may_wait=False) for _ in range(3)] == [True, True, False]
+
+    def test_a_block_ends_with_its_window(self, monkeypatch):
+        blocks = ratelimit.Blocks()
+        blocks.put("one", 2, 10)
+        assert blocks.take("one") and not blocks.take("other")
+        later = time.monotonic() + 10
+        monkeypatch.setattr(ratelimit.time, "monotonic", lambda: later)
+        assert not blocks.take("one")
+
+    def passes(self, value, rate, may_wait=True):
+        try:
+            ratelimit.limit(RequestFactory().get("/"), group="test", value=value, rate=rate, may_wait=may_wait)
+        except (ratelimit.RateLimited, WouldWait):
+            return False
+        return True
 
 
 def test_a_log_line_cannot_be_forged():

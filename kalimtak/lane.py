@@ -1,0 +1,188 @@
+"""The express lane: requests that need not wait for anything are begun where the sockets are read, and need no thread.
+
+A question to a model costs a millisecond or two, most of it the model's. Handing it to a thread, waiting there for the
+batcher, and waking the thread again, with one lock for all of Python in between, costs as much (decision 22 has the
+measurements). So the thread that reads the sockets runs the request through Django up to the engine's queue, and the
+thread that made the answer durable sends it.
+
+Only what cannot wait is taken: a request that has come whole, to the API, with a key. Django itself says where
+something would have to be waited for after all (`kalimtak.core.lean.NOT_NOW`); then the request goes to a thread as any
+other, which is why nothing is taken from the socket before that.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.http import HttpResponse
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.wsgi import Response, create
+from gunicorn.workers.gthread import TConn
+
+from kalimtak.core.lean import NEVER_WAITS, NOT_NOW, Later
+
+MOST_BYTES = 16_384  # of a request; reading a longer one takes long enough to be felt by all others
+ANSWER_SECONDS = 30.0  # as long as a thread would wait for an answer
+PART_SECONDS = 5.0  # until a client takes the next part of an answer
+
+_TAKEN = re.compile(rb"POST /+api/(?=[^\n]*HTTP/1\.[01]\r\n)(?=.*\nauthorization:)", re.IGNORECASE | re.DOTALL)
+_NOT_TAKEN = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade):", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
+
+
+class Lane:
+    """The requests of one worker that no thread holds, oldest first.
+
+    `leave(conn, done)` is called once an answer is sent where the connection is to be closed or somebody wants to know
+    (`calls_when_done`), from whichever thread sent it; `done` holds whether the connection is kept. `pool` sends what a
+    client does not take at once.
+
+    Two threads meet here without a lock: a dictionary's `pop` gives an entry to one of them only.
+    """
+
+    def __init__(
+        self, cfg: Any, application: WSGIHandler, pool: ThreadPoolExecutor, leave: Callable[[TConn, Future[bool]], None]
+    ) -> None:
+        self._cfg, self._application, self._pool, self._leave = cfg, application, pool, leave
+        # By connection: what waits for an answer (with its arrival in monotonic seconds); whose answer is not sent yet;
+        # and whose end somebody wants to know.
+        self._open: dict[int, tuple[float, TConn, Response, HttpResponse]] = {}
+        self._unsent: dict[int, TConn] = {}
+        self._wanted: dict[int, TConn] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the oldest request has waited for its answer."""
+        for arrived, *_ in self._open.copy().values():
+            return time.monotonic() - arrived
+        return 0.0
+
+    def has(self, conn: TConn) -> bool:
+        """Whether a request of this connection is not answered yet."""
+        return id(conn) in self._unsent
+
+    def calls_when_done(self, conn: TConn) -> bool:
+        """Ask for `leave` once the request of this connection is answered. False: it has been answered by now."""
+        self._wanted[id(conn)] = conn
+        return self.has(conn) or self._wanted.pop(id(conn), None) is None
+
+    def take(self, conn: TConn, request: bytes, *, keeps: bool) -> bool:
+        """Begin the whole request that waits in `conn`'s socket; False where a thread must do it.
+
+        `keeps`: whether the connection may be kept after the answer.
+        """
+        head = request.find(b"\r\n\r\n") + 4
+        if len(request) > MOST_BYTES or not _TAKEN.match(request, 0, head) or _NOT_TAKEN.search(request, 0, head):
+            return False
+        try:
+            answer, response = self._begin(conn, request, head)
+        except Exception:  # a thread will meet it again, and knows how to say so
+            _log.debug("Not taken", exc_info=True)
+            return False
+        if answer is NOT_NOW:
+            return False
+        conn.sock.recv(len(request))
+        if not conn.initialized:
+            conn.init()
+            conn.sock.setblocking(False)
+        self._unsent[id(conn)] = conn
+        if not keeps:
+            response.force_close()
+        self._open[id(conn)] = (time.monotonic(), conn, response, answer)
+        if isinstance(answer, Later):
+            answer.begun.future.add_done_callback(lambda _: self._complete(id(conn)))
+        else:
+            self._complete(id(conn))
+        return True
+
+    def _begin(self, conn: TConn, request: bytes, head: int) -> tuple[HttpResponse, Response]:
+        """Django's answer, or its promise of one, and what will write it."""
+        parsed = next(RequestParser(self._cfg, iter([request]), conn.client))
+        response, environ = create(parsed, conn.sock, conn.client, conn.server, self._cfg)
+        environ |= {"wsgi.input": BytesIO(request[head:]), "wsgi.multithread": True, NEVER_WAITS: True}
+        answer = self._application.get_response(WSGIRequest(environ))
+        assert isinstance(answer, HttpResponse)  # nothing in the lane streams
+        return answer, response
+
+    def give_up_late(self) -> None:
+        """Answer the requests that have waited for too long; to be called now and then."""
+        now = time.monotonic()
+        for key, (arrived, *_) in self._open.copy().items():
+            if now - arrived > ANSWER_SECONDS:
+                self._complete(key)
+
+    def _complete(self, key: int) -> None:
+        """Send an answer that has come, or that nobody can wait for any longer. Whoever comes first does it."""
+        waiting = self._open.pop(key, None)
+        if waiting is None:
+            return
+        _, conn, response, answer = waiting
+        try:
+            self._send(conn, response, answer.completed() if isinstance(answer, Later) else answer)
+        except Exception:
+            _log.exception("An answer could not be sent")
+            self._done(conn, keeps=False)
+
+    def _send(self, conn: TConn, response: Response, answer: HttpResponse) -> None:
+        """Head and body in one piece."""
+        message = _head_of(response, answer) + answer.content
+        answer.close()
+        try:
+            sent = conn.sock.send(message)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._done(conn, keeps=False)
+            return
+        keeps = not response.should_close()
+        if sent == len(message):
+            self._done(conn, keeps=keeps)
+        else:
+            self._pool.submit(self._send_rest, conn, message[sent:], keeps=keeps)
+
+    def _send_rest(self, conn: TConn, rest: bytes, *, keeps: bool) -> None:
+        """In a thread of the pool: the client takes its time."""
+        conn.sock.settimeout(PART_SECONDS)  # of each part; `sendall` would take it for the whole
+        left = memoryview(rest)
+        try:
+            while left:
+                left = left[conn.sock.send(left) :]
+        except OSError:
+            keeps = False
+        conn.sock.settimeout(0)
+        self._done(conn, keeps=keeps)
+
+    def _done(self, conn: TConn, *, keeps: bool) -> None:
+        conn.set_timeout()
+        del self._unsent[id(conn)]
+        if self._wanted.pop(id(conn), None) is not None or not keeps:
+            done: Future[bool] = Future()
+            done.set_result(keeps)
+            self._leave(conn, done)
+
+
+def _head_of(response: Response, answer: HttpResponse) -> bytes:
+    """As gunicorn writes it."""
+    headers = dict(answer.items())
+    length = headers.pop("Content-Length", str(len(answer.content)))
+    response.start_response(f"{answer.status_code} {answer.reason_phrase}", [("Content-Length", length)])
+    lines = [*response.default_headers(), f"Content-Length: {length}\r\n", _lines_of(tuple(headers.items())), "\r\n"]
+    return "".join(lines).encode("latin-1")
+
+
+@lru_cache(maxsize=256)
+def _lines_of(headers: tuple[tuple[str, str], ...]) -> str:
+    """Headers as lines, once gunicorn has found nothing wrong with them: nearly all answers have the same ones."""
+    checked = Response(None, None, None)
+    checked.process_headers(headers)
+    return "".join(f"{name}: {value}\r\n" for name, value in checked.headers)
