@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
-WAITING_SECONDS = 0.001  # of a commit, on average, that make a thread for it worth while
+WAITING_SECONDS = 0.003  # of a commit, on average, that make a thread for it worth while
 MEMORY = 0.1  # the newest commit's share in that average
 
 Draft = TypeVar("Draft")

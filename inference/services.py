@@ -239,25 +239,28 @@ def record(drafts: list[Draft]) -> list[Results | Exception]:
 def _record_in_table(drafts: list[Draft]) -> list[Results | Exception]:
     """One transaction for all, tried again once on a fresh connection if it failed at once.
 
+    The connection stays with this thread: giving it back to the pool and asking whether it still lives, each time,
+    takes as long as the commit. Whether it lives is asked once it has failed.
+
     What failed slowly (no connection to be had, a lock) would only make the requests behind it wait as long again.
     One request's row that the database refuses (its API key was deleted a moment ago) must not cost the others their
     answers, so a refused group is written request by request. Raises where the database is away.
     """
-    close_old_connections()
     started = time.monotonic()
     try:
-        try:
-            return _record_group(drafts)
-        except (OperationalError, InterfaceError) as error:
-            if time.monotonic() - started > RETRY_WITHIN_SECONDS:
-                raise
-            logger.warning("The database dropped a group of answers, trying again: %s", error)
-            close_old_connections()
-            return _record_group(drafts)
-        except (IntegrityError, DataError):
-            return [_record_alone(draft) for draft in drafts]
-    finally:
+        return _record_group(drafts)
+    except (OperationalError, InterfaceError) as error:
         close_old_connections()
+        if time.monotonic() - started > RETRY_WITHIN_SECONDS:
+            raise
+        logger.warning("The database dropped a group of answers, trying again: %s", error)
+    except (IntegrityError, DataError):
+        return [_record_alone(draft) for draft in drafts]
+    try:
+        return _record_group(drafts)
+    except (OperationalError, InterfaceError):
+        close_old_connections()
+        raise
 
 
 def _record_group(drafts: list[Draft]) -> list[Results | Exception]:

@@ -5,11 +5,11 @@ Here the columns and the values that are the same for all rows are worked out on
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connection, models
 
@@ -37,17 +37,44 @@ class Insert:
     tail: str
     rest: tuple[Any, ...]
 
-    def execute(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert `rows`, those that are there already left as they are. Raises what the database raises."""
-        with connection.cursor() as cursor:
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                some = rows[start : start + ROWS_AT_ONCE]
-                statement = self.head + ", ".join([self.row] * len(some)) + self.tail
-                cursor.execute(statement, [value for row in some for value in (*row, *self.rest)])
+    def statements(self, rows: Sequence[tuple[Any, ...]]) -> Iterator["Statement"]:
+        """What inserts `rows`, those that are there already left as they are."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            text = self.head + ", ".join([self.row] * len(some)) + self.tail
+            yield Statement(text, [value for row in some for value in (*row, *self.rest)])
+
+
+class Statement(NamedTuple):
+    text: str
+    values: list[Any]
 
 
 def answers_insert(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -> None:
-    """Write the interactions and the personal records of `rows`; `subjects` maps pseudonyms to row ids."""
+    """Write the interactions and the personal records of `rows`; `subjects` maps pseudonyms to row ids.
+
+    To be called within a transaction, unless `is_one_message`. Raises what the database raises.
+    """
+    statements = list(_statements(rows, subjects))
+    with connection.cursor() as cursor:
+        if is_one_message(len(rows)):
+            values = [value for each in statements for value in each.values]
+            cursor.execute("; ".join(each.text for each in statements), values)
+            return
+        for statement in statements:
+            cursor.execute(*statement)
+
+
+def is_one_message(count: int) -> bool:
+    """Whether so many rows go to the database in one message, which makes them one transaction by itself.
+
+    PostgreSQL runs the statements of a simple query so:
+    https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
+    """
+    return connection.vendor == "postgresql" and 0 < count <= ROWS_AT_ONCE
+
+
+def _statements(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -> Iterator[Statement]:
     if not rows:
         return
     uuid, moment, document = _conversions()
@@ -78,9 +105,8 @@ def answers_insert(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -
         )
         if row.address or row.user_agent:
             people.append((key, _address(row.address), row.user_agent[:USER_AGENT_LENGTH], at))
-    _insert_into(UserInteraction, ANSWER, connection.vendor).execute(answers)
-    if people:
-        _insert_into(PersonalRecord, PERSON, connection.vendor).execute(people)
+    yield from _insert_into(UserInteraction, ANSWER, connection.vendor).statements(answers)
+    yield from _insert_into(PersonalRecord, PERSON, connection.vendor).statements(people)
 
 
 def _conversions() -> tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], str]]:

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from interactions import spool
-from interactions.insertion import answers_insert
+from interactions.insertion import answers_insert, is_one_message
 from interactions.models import Feedback, RequestMemo, Subject, UserInteraction
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -98,6 +98,14 @@ def answers_record(answers: Sequence[NewAnswer]) -> list[RequestMemo | None]:
     this one's rows were written. The unique constraint decides who was first. Repeating a call is harmless, since rows
     are known by their ids: a caller that lost its connection during the commit may simply try again.
     """
+    rows = [row for answer in answers for row in answer.rows]
+    if (
+        is_one_message(len(rows))
+        and not any(answer.memo for answer in answers)
+        and not any(row.pseudonym for row in rows)
+    ):
+        answers_insert(rows, {})
+        return [None] * len(answers)
     with transaction.atomic():
         held = _claim_request_ids([answer.memo for answer in answers if answer.memo])
         earlier = [_earlier(answer.memo, held) for answer in answers]

@@ -6,17 +6,21 @@ measurements). So the thread that reads the sockets runs the request through Dja
 thread that made the answer durable sends it.
 
 Only what cannot wait is taken: a request that has come whole, to the API, with a key. Django itself says where
-something would have to be waited for after all (`kalimtak.core.lean.NOT_NOW`); then the request goes to a thread as any
+something would have to be waited for after all (`kalimtak.core.lean.NotNow`); then the request goes to a thread as any
 other, which is why nothing is taken from the socket before that.
 """
 
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
+from socket import SHUT_WR
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
@@ -25,11 +29,12 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import Response, create
 from gunicorn.workers.gthread import TConn
 
-from kalimtak.core.lean import NEVER_WAITS, NOT_NOW, Later
+from kalimtak.core.lean import NEVER_WAITS, Later, NotNow
 
 MOST_BYTES = 16_384  # of a request; reading a longer one takes long enough to be felt by all others
 ANSWER_SECONDS = 30.0  # as long as a thread would wait for an answer
 PART_SECONDS = 5.0  # until a client takes the next part of an answer
+ENDING_SECONDS = 2.0  # from the last byte of the last answer until a connection is closed, if the client does not
 
 _TAKEN = re.compile(rb"POST /+api/(?=[^\n]*HTTP/1\.[01]\r\n)(?=.*\nauthorization:)", re.IGNORECASE | re.DOTALL)
 _NOT_TAKEN = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade):", re.IGNORECASE)
@@ -37,25 +42,34 @@ _NOT_TAKEN = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade):", re.IGNORE
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class Passage:
+    """A request on its way: since when (monotonic seconds), and what will answer it."""
+
+    conn: TConn
+    response: Response
+    answer: HttpResponse
+    arrived: float = field(default_factory=time.monotonic)
+    wanted: deque[bool] = field(default_factory=deque)  # holds something while somebody wants to know its end
+
+
 class Lane:
     """The requests of one worker that no thread holds, oldest first.
 
-    `leave(conn, done)` is called once an answer is sent where the connection is to be closed or somebody wants to know
-    (`calls_when_done`), from whichever thread sent it; `done` holds whether the connection is kept. `pool` sends what a
-    client does not take at once.
+    A connection that is not to be kept `is_ending` after its last answer; the worker reads what still comes, and closes
+    it. `leave(conn, done)` is called once an answer is sent where somebody wants to know (`calls_when_done`), from
+    whichever thread sent it; `done` holds whether the connection is kept. `pool` sends what a client does not take at
+    once.
 
-    Two threads meet here without a lock: a dictionary's `pop` gives an entry to one of them only.
+    Threads meet here without a lock: `pop` gives an entry of a dictionary or a queue to one of them only.
     """
 
     def __init__(
         self, cfg: Any, application: WSGIHandler, pool: ThreadPoolExecutor, leave: Callable[[TConn, Future[bool]], None]
     ) -> None:
         self._cfg, self._application, self._pool, self._leave = cfg, application, pool, leave
-        # By connection: what waits for an answer (with its arrival in monotonic seconds); whose answer is not sent yet;
-        # and whose end somebody wants to know.
-        self._open: dict[int, tuple[float, TConn, Response, HttpResponse]] = {}
-        self._unsent: dict[int, TConn] = {}
-        self._wanted: dict[int, TConn] = {}
+        self._open: dict[int, Passage] = {}  # what waits for its answer, by connection
+        self._unsent: dict[int, Passage] = {}  # that, and what is being sent
 
     def __len__(self) -> int:
         return len(self._open)
@@ -63,8 +77,8 @@ class Lane:
     @property
     def longest_wait(self) -> float:
         """Seconds that the oldest request has waited for its answer."""
-        for arrived, *_ in self._open.copy().values():
-            return time.monotonic() - arrived
+        for passage in self._open.copy().values():
+            return time.monotonic() - passage.arrived
         return 0.0
 
     def has(self, conn: TConn) -> bool:
@@ -73,8 +87,11 @@ class Lane:
 
     def calls_when_done(self, conn: TConn) -> bool:
         """Ask for `leave` once the request of this connection is answered. False: it has been answered by now."""
-        self._wanted[id(conn)] = conn
-        return self.has(conn) or self._wanted.pop(id(conn), None) is None
+        passage = self._unsent.get(id(conn))
+        if passage is None:
+            return False
+        passage.wanted.append(True)
+        return self._unsent.get(id(conn)) is passage or not _taken_from(passage.wanted)
 
     def take(self, conn: TConn, request: bytes, *, keeps: bool) -> bool:
         """Begin the whole request that waits in `conn`'s socket; False where a thread must do it.
@@ -89,16 +106,15 @@ class Lane:
         except Exception:  # a thread will meet it again, and knows how to say so
             _log.debug("Not taken", exc_info=True)
             return False
-        if answer is NOT_NOW:
+        if isinstance(answer, NotNow):
             return False
         conn.sock.recv(len(request))
         if not conn.initialized:
             conn.init()
             conn.sock.setblocking(False)
-        self._unsent[id(conn)] = conn
         if not keeps:
             response.force_close()
-        self._open[id(conn)] = (time.monotonic(), conn, response, answer)
+        self._unsent[id(conn)] = self._open[id(conn)] = Passage(conn, response, answer)
         if isinstance(answer, Later):
             answer.begun.future.add_done_callback(lambda _: self._complete(id(conn)))
         else:
@@ -117,58 +133,70 @@ class Lane:
     def give_up_late(self) -> None:
         """Answer the requests that have waited for too long; to be called now and then."""
         now = time.monotonic()
-        for key, (arrived, *_) in self._open.copy().items():
-            if now - arrived > ANSWER_SECONDS:
+        for key, passage in self._open.copy().items():
+            if now - passage.arrived > ANSWER_SECONDS:
                 self._complete(key)
 
     def _complete(self, key: int) -> None:
         """Send an answer that has come, or that nobody can wait for any longer. Whoever comes first does it."""
-        waiting = self._open.pop(key, None)
-        if waiting is None:
+        passage = self._open.pop(key, None)
+        if passage is None:
             return
-        _, conn, response, answer = waiting
         try:
-            self._send(conn, response, answer.completed() if isinstance(answer, Later) else answer)
+            answer = passage.answer
+            self._send(passage, answer.completed() if isinstance(answer, Later) else answer)
         except Exception:
             _log.exception("An answer could not be sent")
-            self._done(conn, keeps=False)
+            self._done(passage, keeps=False)
 
-    def _send(self, conn: TConn, response: Response, answer: HttpResponse) -> None:
+    def _send(self, passage: Passage, answer: HttpResponse) -> None:
         """Head and body in one piece."""
-        message = _head_of(response, answer) + answer.content
+        message = _head_of(passage.response, answer) + answer.content
         answer.close()
         try:
-            sent = conn.sock.send(message)
+            sent = passage.conn.sock.send(message)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._done(conn, keeps=False)
+            self._done(passage, keeps=False)
             return
-        keeps = not response.should_close()
+        keeps = not passage.response.should_close()
         if sent == len(message):
-            self._done(conn, keeps=keeps)
+            self._done(passage, keeps=keeps)
         else:
-            self._pool.submit(self._send_rest, conn, message[sent:], keeps=keeps)
+            self._pool.submit(self._send_rest, passage, message[sent:], keeps=keeps)
 
-    def _send_rest(self, conn: TConn, rest: bytes, *, keeps: bool) -> None:
+    def _send_rest(self, passage: Passage, rest: bytes, *, keeps: bool) -> None:
         """In a thread of the pool: the client takes its time."""
-        conn.sock.settimeout(PART_SECONDS)  # of each part; `sendall` would take it for the whole
-        left = memoryview(rest)
+        sock, left = passage.conn.sock, memoryview(rest)
+        sock.settimeout(PART_SECONDS)  # of each part; `sendall` would take it for the whole
         try:
             while left:
-                left = left[conn.sock.send(left) :]
+                left = left[sock.send(left) :]
         except OSError:
             keeps = False
-        conn.sock.settimeout(0)
-        self._done(conn, keeps=keeps)
+        sock.settimeout(0)
+        self._done(passage, keeps=keeps)
 
-    def _done(self, conn: TConn, *, keeps: bool) -> None:
+    def _done(self, passage: Passage, *, keeps: bool) -> None:
+        conn = passage.conn
         conn.set_timeout()
-        del self._unsent[id(conn)]
-        if self._wanted.pop(id(conn), None) is not None or not keeps:
+        if not keeps:
+            conn.is_ending, conn.timeout = True, time.monotonic() + ENDING_SECONDS
+            with suppress(OSError):
+                conn.sock.shutdown(SHUT_WR)
+        del self._unsent[id(conn)]  # from here on the worker may take its next request
+        if _taken_from(passage.wanted):
             done: Future[bool] = Future()
             done.set_result(keeps)
             self._leave(conn, done)
+
+
+def _taken_from(wanted: deque[bool]) -> bool:
+    try:
+        return wanted.pop()
+    except IndexError:
+        return False
 
 
 def _head_of(response: Response, answer: HttpResponse) -> bytes:

@@ -35,7 +35,6 @@ RETRY_AFTER = 1  # seconds
 REQUEST_SECONDS = 10.0  # from a request's first byte, or the opening of its connection, to its last byte
 PART_SECONDS = 5  # between two parts of a body that a thread reads, and until a client takes the next part of an answer
 STOPPING_SECONDS = 1.0  # what is left of `REQUEST_SECONDS` when the worker is told to stop
-ENDING_SECONDS = 2.0  # from the last byte of the last answer until a connection is closed, if the client does not
 LOOK_SECONDS = 0.5  # between two looks for connections of the lane whose time is over
 READ_AHEAD = 65_536  # bytes; a larger request is read by a thread
 
@@ -145,6 +144,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         kept = len(self.keepalived_conns) + len(self._watched)
         keeps = self.alive and bool(self.cfg.keepalive) and kept < self.max_keepalived
         keeps = keeps and not self._balance.sheds(self.nr_conns)
+        conn.is_ending = False
         if not self._lane.take(conn, request, keeps=keeps):
             return False
         self._end_waiting(conn)
@@ -155,25 +155,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         assert self._lane is not None
         if not self._is_watched(conn):  # what came before it in the same round of the poller has closed it
             return
-        if getattr(conn, "is_ending", False):
-            self._drain(conn)
-        elif not self._lane.has(conn):
-            self.enqueue_req(conn)
-        else:  # what comes before the answer is left for later, be it the next request or the end
+        if self._lane.has(conn):  # what comes before the answer is left for later, be it the next request or the end
             self._unwatch(conn)
-            if not self._lane.calls_when_done(conn):
-                self.enqueue_req(conn)
+            if self._lane.calls_when_done(conn):
+                return
+            self._watch(conn)
+        if conn.is_ending:
+            self._drain(conn)
+        else:
+            self.enqueue_req(conn)
 
     def _leave_lane(self, conn: TConn, done: Future[bool]) -> None:
-        """What the lane calls for connections that are not to be kept, and for those that are no longer watched."""
+        """What the lane calls for connections that were taken out of the poller before their answer was sent."""
         if done.result():
-            self._unwatch(conn)
             self.finish_request(conn, done)
-            return
-        with suppress(OSError):
-            conn.sock.shutdown(socket.SHUT_WR)
-        conn.is_ending, conn.timeout = True, time.monotonic() + ENDING_SECONDS
-        self._watch(conn)
+        else:
+            self._watch(conn)  # and drain it
 
     def _drain(self, conn: TConn) -> None:
         """Read what a client still sends that was told the end, up to its own end: closing a socket with bytes in it

@@ -6,7 +6,7 @@ thirds of what a request costs beside its model (decision 21). Everybody else, s
 through Django and DRF as usual: to the same `begin`.
 
 A request that `kalimtak.lane` brings must not wait for anything. It gets `Later`, to be completed when the answer is
-there, or `NOT_NOW` where something would have to be waited for: then a thread takes the request up from the start.
+there, or `NotNow` where something would have to be waited for: then a thread takes the request up from the start.
 """
 
 import json
@@ -67,8 +67,8 @@ class Later(HttpResponse):
         return self
 
 
-NOT_NOW = HttpResponse(status=503)
-"""In place of an answer: this request would have to wait for something. It has changed nothing, and is never sent."""
+class NotNow(HttpResponse):
+    """In place of an answer: this request would have to wait. It has changed nothing, and this is never sent."""
 
 
 class LeanView(ApiView):
@@ -85,14 +85,14 @@ class LeanView(ApiView):
         return Response(self.begin(caller_of(request), request.data, captured).result())
 
     def answer(self, request: HttpRequest, captured: Mapping[str, str]) -> HttpResponse:
-        """The whole answer to a request with an `Authorization` header; `Later` or `NOT_NOW` where it never waits."""
+        """The whole answer to a request with an `Authorization` header; `Later` or `NotNow` where it never waits."""
         may_wait = NEVER_WAITS not in request.META
         try:
             caller = self.admit(request, may_wait=may_wait)
             begun = self.begin(caller, read_json(request), captured, may_wait=may_wait)
             return json_response(begun.result()) if may_wait else Later(request, begun)
         except WouldWait:
-            return NOT_NOW
+            return NotNow()
         except Exception as error:
             return refusal(request, error)
 
@@ -114,7 +114,7 @@ def answer_directly(request: HttpRequest) -> HttpResponse | None:
     Raises `DisallowedHost` and whatever is a fault of ours, which Django turns into 400 and 500.
     """
     answer = _answer_directly(request)
-    return NOT_NOW if answer is None and NEVER_WAITS in request.META else answer
+    return NotNow() if answer is None and NEVER_WAITS in request.META else answer
 
 
 def _answer_directly(request: HttpRequest) -> HttpResponse | None:

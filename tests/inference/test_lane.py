@@ -37,6 +37,8 @@ class Road:
         self.conn = TConn(configuration, server, ("127.0.0.1", 1234), ("127.0.0.1", 8000))
 
     def take(self, request):
+        while self.lane.has(self.conn):  # as the worker does
+            time.sleep(0.0005)
         self.client.sendall(request)
         taken = self.lane.take(self.conn, request, keeps=True)
         if not taken:  # everything is left for a thread
@@ -233,10 +235,10 @@ def test_a_client_that_has_gone_is_let_go(road, key, make_classifier, publish, g
     assert road.take(post("/api/predict", {"text": "joy"}, key))
     road.client.close()
     deadline = time.monotonic() + 10
-    while not road.left:
+    while road.lane.has(road.conn):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert road.left == [False]
+    assert road.conn.is_ending
     assert UserInteraction.objects.count() == before + 1  # it was answered all the same
 
 
