@@ -25,6 +25,7 @@ from support.datasets import is_there
 from support.process import measured
 
 from registry.families import FAMILIES
+from registry.families.process_environment import training_environment
 
 # What others reached with these test texts, and who. Sources: docs/benchmarks.md.
 PUBLISHED = {
@@ -81,6 +82,7 @@ def all_of(dataset: str, options: argparse.Namespace, cache: str) -> Iterator[di
             own = [f"model_config.members=[{', '.join(made)}]"] if name == ENSEMBLE else []
             outcome = measured(
                 "support.fitting:fit_and_judge",
+                environment=training_environment(),
                 name=name,
                 dataset=dataset,
                 assignments=[*options.set, *own],
