@@ -19,7 +19,7 @@ from registry.families.base import (
     check_pair,
 )
 from registry.families.base_models import BaseModel, find_base_model
-from registry.families.process_environment import wait_briefly
+from registry.families.process_environment import prepare_libraries
 from registry.manifest import Manifest, manifest_digest
 
 
@@ -34,7 +34,7 @@ def prepare(request: FitRequest) -> BaseModel:
     check_pair(request)
     request.reporter.progress(0.0, f"Loading {request.recipe.model.model_name}")
     base = find_base_model(request.recipe.model.model_name)
-    wait_briefly()  # read when torch is imported, from here on
+    prepare_libraries()  # before torch is imported, which follows
     return base
 
 

@@ -1,14 +1,14 @@
-"""What a training process is started with: it waits briefly, keeps its memory, and an operator's own word counts."""
+"""What a training process is started with: libraries tuned, memory kept, and an operator's own word counts."""
 
 import subprocess
 import sys
 
-from registry.families.process_environment import WAITING, training_environment
+from registry.families.process_environment import LIBRARIES, training_environment
 
 
 def test_what_is_there_already_stays() -> None:
     given = {"HOME": "/home/olga", "GOMP_SPINCOUNT": "0", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
-    assert training_environment(given) == WAITING | given
+    assert training_environment(given) == LIBRARIES | given
 
 
 def test_a_process_starts_with_it_and_says_nothing() -> None:
