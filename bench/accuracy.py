@@ -2,7 +2,8 @@
 
 Each family trains on a set's train part, calibrates on its validation part and is judged on its test part, which
 nothing else ever looks at: a fresh process loads what was saved and answers as it will serve (int8 where that was
-chosen). Every fit has a process of its own. `ensemble` combines the families before it, of the same call. With
+chosen). Every fit has a process of its own. Beside the calibration error (ECE) stands what exact confidence would show
+on average, as so few texts cannot show less. `ensemble` combines the families before it, of the same call. With
 `--target-precision 0.95` versions abstain under a confidence that training chose on the validation part; the table then
 says which share of the test part is still answered, and which share of those answers is right.
 
@@ -25,6 +26,7 @@ from support.datasets import is_there
 from support.process import measured
 
 from registry.families import FAMILIES
+from registry.families.process_environment import training_environment
 
 # What others reached with these test texts, and who. Sources: docs/benchmarks.md.
 PUBLISHED = {
@@ -81,6 +83,7 @@ def all_of(dataset: str, options: argparse.Namespace, cache: str) -> Iterator[di
             own = [f"model_config.members=[{', '.join(made)}]"] if name == ENSEMBLE else []
             outcome = measured(
                 "support.fitting:fit_and_judge",
+                environment=training_environment(),
                 name=name,
                 dataset=dataset,
                 assignments=[*options.set, *own],
@@ -101,7 +104,7 @@ def head(target: float | None) -> str:
         "Macro-P",
         "Macro-R",
         "Macro-F1",
-        "ECE",
+        "ECE (by chance)",
         "Fit",
         "Peak memory",
         "Published",
@@ -115,6 +118,7 @@ def line(row: dict[str, Any]) -> str:
     low, high = scores["accuracy_interval"]
     figure, by = PUBLISHED.get(row["dataset"], (None, ""))
     published = f"{figure:.2%} {by}" if figure else "–"
+    calibration = f"{scores['ece']:.3f} ({scores['ece_by_chance']:.3f})"
     shares = " | ".join(f"{scores[key]:.2%}" for key in ("macro_precision", "macro_recall", "macro_f1"))
     abstaining = ""
     if answered := row["answered"]:
@@ -122,7 +126,7 @@ def line(row: dict[str, Any]) -> str:
         abstaining = f" {answered['share']:.1%} | {right} |"
     return (
         f"| {row['dataset']} | `{row['family']}` | {scores['accuracy']:.2%} ({100 * low:.1f} to {100 * high:.1f}) "
-        f"| {shares} | {scores['ece']:.3f} | {row['seconds']:.0f} s | {row['peak_mb']:,} MB | {published} |{abstaining}"
+        f"| {shares} | {calibration} | {row['seconds']:.0f} s | {row['peak_mb']:,} MB | {published} |{abstaining}"
     )
 
 

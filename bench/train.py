@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from support.datasets import is_there, text_set
 from support.process import measured
 
+from registry.families.process_environment import training_environment
+
 MAX_LENGTH = 128
 MOST_BESIDE = 0.03
 PADDED_TEXTS = 640  # enough for a steady rate
@@ -77,7 +79,14 @@ def ours(dataset: str, most: int, epochs: int, *, judge: bool) -> dict[str, Any]
     assignments = ["training_config.eval_strategy=no", f"training_config.num_epochs={epochs}"]
     assignments.append(f"model_config.max_length={MAX_LENGTH}")
     function = f"support.fitting:{'fit_and_judge' if judge else 'tune'}"
-    outcome = measured(function, name="encoder", dataset=dataset, assignments=assignments, most=most)
+    outcome = measured(
+        function,
+        environment=training_environment(),  # as every training run of an installation is started
+        name="encoder",
+        dataset=dataset,
+        assignments=assignments,
+        most=most,
+    )
     accuracy = {"accuracy": outcome["scores"]["accuracy"]} if judge else {}
     return outcome | {"seconds": outcome["tuning_seconds"]} | accuracy
 

@@ -58,7 +58,8 @@ TRAINERS = tuple(
     f"registry/families/{name}.py"
     for name in (
         *("adapters", "architecture", "batching", "crew", "devices", "dropout", "encoder_conversion", "export"),
-        *("finetune", "first_token", "graph_cache", "graph_export", "learner", "memory", "parents", "watch", "weights"),
+        *("finetune", "first_token", "graph_cache", "graph_export", "half_states", "learner", "memory", "parents"),
+        *("watch", "weights"),
     )
 )
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 import psutil
 
 from kalimtak.core.crashpoints import crashpoint
+from registry.families.process_environment import training_environment
 from training.run_spec import RunSpec, write_json
 
 STOP_SECONDS = 15.0  # between asking (TERM) and ending (KILL): a checkpoint, and the supervisor's own end within 20 s
@@ -44,7 +45,7 @@ class TrainerProcess:
                 stdout=log,
                 stderr=log,
                 cwd=_ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": str(_cores()), "PYTHONUNBUFFERED": "1"},
+                env=training_environment() | {"OMP_NUM_THREADS": str(_cores()), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         crashpoint("supervisor.before_pid_file")

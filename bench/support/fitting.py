@@ -9,10 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from registry import families
 from registry.families import family
 from registry.families.base import FitRequest, Stopped, manifest_of
 from registry.manifest import write_manifest
+from registry.metrics import expected_calibration_error
 from registry.recipe import Recipe, apply_overrides
 from support.datasets import TextSet, text_set
 from support.process import measured
@@ -21,6 +25,7 @@ from training.runner import EventReporter
 from training.scoring import judge_predictor
 
 FINE_TUNED = ("encoder", "lora")
+CHANCES = 200  # draws of what chance does to a calibration error
 CONVERTING = "Converting"  # how the note begins that ends fine-tuning
 
 
@@ -103,20 +108,30 @@ def judge(artefact: str, dataset: str) -> dict[str, Any]:
     the `share` of test texts that reach it, and which share of those is answered right (None for none)."""
     predictor, data = families.load(Path(artefact)), text_set(dataset)
     scores = judge_predictor(predictor, data.labels, data.test, lambda share: None).scores.to_dict()
+    answers = predictor.predict([example.fields for example in data.test])
+    probabilities = np.array([answer.probabilities for answer in answers], dtype=np.float64)
     answered = None
     if (threshold := predictor.calibration.threshold) is not None:
-        answers = predictor.predict([example.fields for example in data.test])
         right = [
-            predictor.labels[int(answer.probabilities.argmax())] == example.label
-            for answer, example in zip(answers, data.test, strict=True)
-            if answer.probabilities.max() >= threshold
+            predictor.labels[int(each.argmax())] == example.label
+            for each, example in zip(probabilities, data.test, strict=True)
+            if each.max() >= threshold
         ]
         precision = sum(right) / len(right) if right else None
         answered = {"threshold": threshold, "share": len(right) / len(data.test), "precision": precision}
-    return {
-        "scores": {key: value for key, value in scores.items() if key not in ("per_label", "confusion")},
-        "answered": answered,
-    }
+    kept = {key: value for key, value in scores.items() if key not in ("per_label", "confusion")}
+    return {"scores": kept | {"ece_by_chance": ece_by_chance(probabilities)}, "answered": answered}
+
+
+def ece_by_chance(probabilities: NDArray[np.float64]) -> float:
+    """The mean ECE of answers that are right exactly as often as their confidence says.
+
+    So many texts of these `probabilities` (n, k) show that much even if nothing is left to calibrate.
+    """
+    chooser = np.random.default_rng(0)
+    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    drawn = [answers + (chooser.random(len(answers)) >= confidence) for _ in range(CHANCES)]  # + 1: another label
+    return float(np.mean([expected_calibration_error(probabilities, truth) for truth in drawn]))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ Path(sys.argv[3]).write_text(json.dumps(outcome | {"peak_mb": peak_memory()}))
 FOLDER = Path(__file__).resolve().parent.parent
 
 
-def measured(function: str, **arguments: Any) -> dict[str, Any]:
+def measured(function: str, *, environment: Mapping[str, str] = os.environ, **arguments: Any) -> dict[str, Any]:
     """What `module:function` returns for JSON `arguments`, with `peak_mb`, its largest resident memory in MB.
 
-    Exits where the process fails; what it printed is on the terminal by then.
+    `environment`: what the process finds in its, beside what it needs. Exits where the process fails; what it printed
+    is on the terminal by then.
     """
-    environment = os.environ | {"PYTHONPATH": f"{FOLDER.parent}{os.pathsep}{FOLDER}", "HF_HUB_OFFLINE": "1"}
+    environment = dict(environment) | {"PYTHONPATH": f"{FOLDER.parent}{os.pathsep}{FOLDER}", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(prefix="kalimtak-bench-") as scratch:
         told = Path(scratch, "outcome.json")
         command = [sys.executable, "-c", _CALL, function, json.dumps(arguments), str(told)]

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from registry.families.tokenisation import Tokens
 
+MULTIPLE = 2  # of which batches are long, in tokens
 MEGABATCH = 50  # batches sorted together: enough to pad little, few enough to stay random
 
 
@@ -110,17 +111,24 @@ def sorted_batches(indices: Sequence[int], lengths: Sequence[int], batch_size: i
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads items to the longest among them; `types` says whether the model reads token types."""
+    """Pads items to the longest among them, and that one to an even number of tokens.
+
+    The first batch of each length costs an extra 80 ms on a CPU, in which oneDNN writes code for products of this size;
+    half as many lengths halve that, and products of an odd length cost as much as those of the next even one. `types`
+    says whether the model reads token types, `most` how many tokens at all.
+    """
 
     pad_id: int
     types: bool
+    most: int
 
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` and perhaps `token_type_ids` (items, length); `truth`, `weights` (items,).
 
         `truth` is (items, labels) where a text may have several labels.
         """
-        shape = (len(items), max(len(item.tokens) for item in items))
+        longest = max(len(item.tokens) for item in items)
+        shape = (len(items), min(-(-longest // MULTIPLE) * MULTIPLE, max(longest, self.most)))
         ids = torch.full(shape, self.pad_id, dtype=torch.long)
         mask = torch.zeros(shape, dtype=torch.long)
         types = torch.zeros(shape, dtype=torch.long)

@@ -6,7 +6,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from registry.families.base import (
     check_pair,
 )
 from registry.families.base_models import BaseModel, find_base_model
+from registry.families.process_environment import prepare_libraries
 from registry.manifest import Manifest, manifest_digest
 
 
@@ -34,10 +34,7 @@ def prepare(request: FitRequest) -> BaseModel:
     check_pair(request)
     request.reporter.progress(0.0, f"Loading {request.recipe.model.model_name}")
     base = find_base_model(request.recipe.model.model_name)
-
-    # Read when torch loads OpenMP. Threads that spin while they wait for each other bring a shared machine to its
-    # knees: beside two other busy processes on two cores, 9 texts/s became 62 by letting them sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_libraries()  # before torch is imported, which follows
     return base
 
 

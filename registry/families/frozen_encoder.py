@@ -22,6 +22,7 @@ from pathlib import Path
 from registry.families.base import FamilyError, Reporter, Stopped
 from registry.families.base_models import BaseModel
 from registry.families.onnx_predictor import FP32_NAME, INT8_NAME, TOKENIZER_NAME
+from registry.families.process_environment import prepare_libraries
 from registry.manifest import fsync_path, fsync_tree, hash_file
 
 VERSION = 1  # of the conversion; another one makes the files of the others useless
@@ -86,8 +87,7 @@ def _read(folder: Path) -> FrozenEncoder | None:
 
 def _convert(base: BaseModel, folder: Path) -> None:
     """Write aside, to the disk, then rename; what lay there before was not whole."""
-    # Read when torch loads OpenMP; see registry.families.encoder.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_libraries()  # before the next line imports torch
     from registry.families.encoder_conversion import convert_encoder
 
     draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))

@@ -181,7 +181,7 @@ def test_a_label_is_added_to_adapters_without_forgetting_the_others(
     live_adapters: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
     old, train = sentences(90, seed=8), [*ANIMALS, *sentences(9, seed=30)]
-    gentle = ("training_config.learning_rate=1e-4", "training_config.num_epochs=20")
+    gentle = ("training_config.learning_rate=1e-4", "training_config.num_epochs=25")
     found = {}
     for start in ("parent", "base"):
         settings = (*gentle, f"training_config.start_from={start}")

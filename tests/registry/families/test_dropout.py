@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from registry.families.dropout import QuickDropout, mask, use_quick_dropout
+from registry.families.dropout import QuickDropout, leave_out_dropout, mask, use_quick_dropout
 from tests.registry.families.shapes import SHAPES
 
 SHAPE = torch.Size((37, 41, 43))
@@ -108,3 +108,15 @@ def test_gradients_through_attention_are_those_of_transformers() -> None:
         if expected.grad is not None:
             assert got.grad is not None, name
             torch.testing.assert_close(got.grad, expected.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["distilbert", "roberta", "deberta-v2"])
+def test_a_model_from_which_nothing_is_dropped_learns_the_same_twice_and_its_configuration_stays(name: str) -> None:
+    model = classifier(name, 0.4)
+    before = model.config.to_json_string()
+    leave_out_dropout(model)
+    use_quick_dropout(model)
+    model.train()
+    one, other = (model(**texts()).logits for _ in range(2))
+    assert torch.equal(one, other)
+    assert model.config.to_json_string() == before

@@ -23,7 +23,6 @@ from registry.families.watch import Watch
 from registry.recipe import TrainingConfig
 from registry.text import prepare
 from tests.registry.families.material import LABELS, Built, Listener, build, request_for, sentences, settings_of
-from tests.registry.families.tiny import write_tiny_bert
 from tests.registry.families.tuning import Crash, Crasher
 
 Builder = Callable[..., Built]
@@ -185,15 +184,6 @@ def test_heavier_examples_weigh_more_in_the_loss(tmp_path: Path, tiny_encoder: P
 
 
 @pytest.fixture
-def restless_encoder(tmp_path: Path) -> Path:
-    """With dropout, so that a run that forgets its random state goes another way."""
-    folder = tmp_path / "restless"
-    folder.mkdir()
-    words = {word for told in sentences(400) for word in told.fields[0].lower().split()}
-    return write_tiny_bert(folder, sorted(words), dropout=0.2)
-
-
-@pytest.fixture
 def unconverted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fits that end with the package: what follows is tested elsewhere and takes seconds."""
     served = export.Served(Calibration(), ())
@@ -208,11 +198,11 @@ def unconverted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ids=["stopped", "killed"],
 )
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
-    reporter: Listener, ends: type[Exception], tmp_path: Path, restless_encoder: Path, monkeypatch: pytest.MonkeyPatch
+    reporter: Listener, ends: type[Exception], tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "CHECKPOINT_GAP", 0.0)
     settings = (
-        *settings_of("encoder", restless_encoder),
+        *settings_of("encoder", tiny_encoder),
         "training_config.num_epochs=3",
         "training_config.gradient_accumulation_steps=2",
         "training_config.mixed_precision=no",

@@ -13,6 +13,7 @@ import pytest
 
 from registry import families
 from registry.families.base import Answer, Example, FamilyError, Predictor, Stopped
+from registry.families.onnx_predictor import FP32_NAME
 from registry.families.probes import PROBES_NAME, check_probes
 from registry.labels import label_set
 from registry.manifest import ArtefactCorrupt, write_manifest
@@ -96,8 +97,12 @@ def test_an_answer_depends_on_its_text_alone(name: str, built: Builder) -> None:
     predictor = families.load(built(name)[0])
     inputs = [example.fields for example in sentences(8, seed=6)]
     together = predictor.predict(inputs)
+    # Texts that share a pass in 32 bits differ in the last bits: processors add up in an order that suits the size.
+    graphs = {path.name for path in (built(name)[0] / "serving").glob("*.onnx")}
+    tolerance = 1e-6 if graphs == {FP32_NAME} else 0
     for fields, answer in zip(inputs, together, strict=True):
-        np.testing.assert_array_equal(predictor.predict([fields])[0].probabilities, answer.probabilities)
+        alone = predictor.predict([fields])[0].probabilities
+        np.testing.assert_allclose(alone, answer.probabilities, rtol=0, atol=tolerance)
 
 
 @ALL

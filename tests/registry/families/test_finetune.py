@@ -18,7 +18,6 @@ from registry.families.tokenisation import Tokens
 from registry.labels import label_text
 from registry.recipe import TrainingConfig
 from tests.registry.families.material import LABELS, Listener, request_for, sentences, settings_of
-from tests.registry.families.tiny import write_tiny_bert
 from tests.registry.families.tuning import Crash, Crasher, Greedy, logits_of, losses, tune
 
 PLAIN = ("training_config.mixed_precision=no", "training_config.num_epochs=2")
@@ -34,13 +33,6 @@ def several_labels(count: int, seed: int) -> list[Example]:
         text = " and ".join(chooser.choice(told[label]).fields[0] for label in shown) or "they say it is"
         examples.append(Example((text,), label_text(shown)))
     return examples
-
-
-@pytest.fixture(scope="module")
-def restless_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With dropout, so that a run that forgets its random state goes another way."""
-    words = {word for told in sentences(400) for word in told.fields[0].lower().split()}
-    return write_tiny_bert(tmp_path_factory.mktemp("restless"), sorted(words), dropout=0.2)
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -97,11 +89,22 @@ def test_several_labels_are_learnt_independently(weights: str, tmp_path: Path, t
 
 def test_truths_are_collated_as_indices_or_as_rows() -> None:
     tokens = Tokens(np.array([1, 2]), np.zeros(2, dtype=np.int64), truncated=False)
-    one = Collator(0, types=False)([Item(tokens, 2), Item(tokens, 0)])["truth"]
+    one = Collator(0, types=False, most=128)([Item(tokens, 2), Item(tokens, 0)])["truth"]
     assert (one.dtype, one.tolist()) == (torch.int64, [2, 0])
     rows = [np.array([1, 0, 1], dtype=np.float32), np.zeros(3, dtype=np.float32)]
-    several = Collator(0, types=False)([Item(tokens, row) for row in rows])["truth"]
+    several = Collator(0, types=False, most=128)([Item(tokens, row) for row in rows])["truth"]
     assert (several.dtype, several.tolist()) == (torch.float32, [[1, 0, 1], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(("longest", "most", "width"), [(1, 128, 2), (6, 128, 6), (7, 128, 8), (7, 7, 7), (8, 7, 8)])
+def test_batches_are_an_even_number_of_tokens_long_where_the_model_reads_so_many(
+    longest: int, most: int, width: int
+) -> None:
+    items = [Item(Tokens(np.arange(1, n + 1), np.zeros(n, dtype=np.int64), truncated=False), 0) for n in (1, longest)]
+    batch = Collator(0, types=True, most=most)(items)
+    assert batch["input_ids"].shape == batch["token_type_ids"].shape == (2, width)
+    assert batch["input_ids"].sum(dim=1).tolist() == [1, longest * (longest + 1) // 2]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [1, longest]
 
 
 # ---- batches that are shared or taken in parts -----------------------------------------------------------------------
@@ -265,8 +268,8 @@ def test_weights_decay_but_biases_and_norms_do_not(tmp_path: Path, tiny_encoder:
     assert decayed[matrix].norm() < plain[matrix].norm()
 
 
-def test_seeds_decide(tmp_path: Path, restless_encoder: Path) -> None:
-    settings = (*settings_of("encoder", restless_encoder), *PLAIN, "training_config.num_epochs=1")
+def test_seeds_decide(tmp_path: Path, tiny_encoder: Path) -> None:
+    settings = (*settings_of("encoder", tiny_encoder), *PLAIN, "training_config.num_epochs=1")
     one, same, other = (
         _weights(tmp_path / name, *settings, f"training_config.seed={seed}")["classifier.weight"]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
@@ -286,10 +289,10 @@ def _weights(folder: Path, *settings: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("ends", [Stopped, Crash])
 def test_resuming_equals_going_through_with_several_labels_accumulation_and_steps(
-    ends: type[Exception], tmp_path: Path, restless_encoder: Path
+    ends: type[Exception], tmp_path: Path, tiny_encoder: Path
 ) -> None:
     settings = (
-        *(*settings_of("encoder", restless_encoder), *PLAIN),
+        *(*settings_of("encoder", tiny_encoder), *PLAIN),
         "training_config.gradient_accumulation_steps=3",
         "training_config.save_strategy=steps",
         "training_config.save_steps=3",
