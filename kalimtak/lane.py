@@ -68,8 +68,8 @@ class Lane:
         self, cfg: Any, application: WSGIHandler, pool: ThreadPoolExecutor, leave: Callable[[TConn, Future[bool]], None]
     ) -> None:
         self._cfg, self._application, self._pool, self._leave = cfg, application, pool, leave
-        self._open: dict[int, Passage] = {}  # what waits for its answer, by connection
-        self._unsent: dict[int, Passage] = {}  # that, and what is being sent
+        self._open: dict[int, Passage] = {}  # what waits for its answer, by its own identity
+        self._unsent: dict[int, Passage] = {}  # that, and what is being sent, by connection
 
     def __len__(self) -> int:
         return len(self._open)
@@ -114,11 +114,12 @@ class Lane:
             conn.sock.setblocking(False)
         if not keeps:
             response.force_close()
-        self._unsent[id(conn)] = self._open[id(conn)] = Passage(conn, response, answer)
+        passage = Passage(conn, response, answer)
+        self._unsent[id(conn)] = self._open[id(passage)] = passage
         if isinstance(answer, Later):
-            answer.begun.future.add_done_callback(lambda _: self._complete(id(conn)))
+            answer.begun.future.add_done_callback(lambda _: self._complete(passage))
         else:
-            self._complete(id(conn))
+            self._complete(passage)
         return True
 
     def _begin(self, conn: TConn, request: bytes, head: int) -> tuple[HttpResponse, Response]:
@@ -133,14 +134,13 @@ class Lane:
     def give_up_late(self) -> None:
         """Answer the requests that have waited for too long; to be called now and then."""
         now = time.monotonic()
-        for key, passage in self._open.copy().items():
+        for passage in self._open.copy().values():
             if now - passage.arrived > ANSWER_SECONDS:
-                self._complete(key)
+                self._complete(passage)
 
-    def _complete(self, key: int) -> None:
+    def _complete(self, passage: Passage) -> None:
         """Send an answer that has come, or that nobody can wait for any longer. Whoever comes first does it."""
-        passage = self._open.pop(key, None)
-        if passage is None:
+        if self._open.pop(id(passage), None) is None:
             return
         try:
             answer = passage.answer

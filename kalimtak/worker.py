@@ -96,7 +96,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().load_wsgi()
         from django.core.handlers.wsgi import WSGIHandler
 
-        if isinstance(self.wsgi, WSGIHandler) and not (self.log.access_log_enabled or self.cfg.is_ssl):
+        # Who wants a line for each request, or speaks another protocol, is served by threads.
+        usual = self.log.access_log_enabled or self.cfg.is_ssl or self.cfg.proxy_protocol not in (False, "off")
+        if isinstance(self.wsgi, WSGIHandler) and not usual:
             from kalimtak.lane import Lane  # not in gunicorn's master, whose Django is not set up
 
             self._lane = Lane(self.cfg, self.wsgi, self.tpool, partial(self.method_queue.defer, self._leave_lane))
