@@ -170,17 +170,7 @@ def _learn_and_write(task: _Task, seat: Seat, reporter: Reporter) -> Tuned:
     transformers.set_seed(training.seed)
     tokenizer = _load_tokenizer(base)
     parent = find_parent(request, base, "lora" if task.adapt else "encoder", notes)
-    model: Any = _load_model(task, tokenizer, None if task.adapt else parent)
-    if task.machine.device == "cpu":
-        hand_on_half_states(model)
-    if task.adapt:
-        model = task.adapt(model)
-        if parent:
-            inherit_adapter(model, parent, request.labels)
-    else:
-        leave_out_dropout(model)
-    if task.machine.device == "cpu":
-        use_quick_dropout(model)
+    model = _learning_model(task, tokenizer, parent)
     check_length(request, longest_input(model, tokenizer))
     if crew.count > 1:
         torch.manual_seed(training.seed + crew.rank)  # the processes drop other units out
@@ -309,6 +299,22 @@ def _load_model(task: _Task, tokenizer: PreTrainedTokenizerBase, parent: Parent 
     embeddings = model.get_input_embeddings()
     if isinstance(embeddings, torch.nn.Embedding):
         embeddings.weight.requires_grad_(False)
+    return model
+
+
+def _learning_model(task: _Task, tokenizer: PreTrainedTokenizerBase, parent: Parent | None) -> Any:
+    """The model as it will learn: loaded, adapted, and with what saves time. Raises FamilyError."""
+    model: Any = _load_model(task, tokenizer, None if task.adapt else parent)
+    if task.machine.device == "cpu":
+        hand_on_half_states(model)
+    if task.adapt:
+        model = task.adapt(model)
+        if parent:
+            inherit_adapter(model, parent, task.request.labels)
+    else:
+        leave_out_dropout(model)
+    if task.machine.device == "cpu":
+        use_quick_dropout(model)
     return model
 
 
