@@ -30,6 +30,7 @@ from interactions.services import (
 from interactions.spooling import LOCK_SECONDS, SPOOL, First, answers_give, answers_spool, first_response
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import KalimtakError, Unavailable, WouldWait
+from kalimtak.core.lean import ANSWER_SECONDS
 from kalimtak.core.outages import lock_patience, outage_of
 from kalimtak.core.uuid7 import uuid7
 from registry.families.base import Answer
@@ -37,7 +38,6 @@ from registry.labels import label_text_of
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 30.0
 RETRY_WITHIN_SECONDS = 1.0
 Results = list[dict[str, Any]]
 

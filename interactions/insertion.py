@@ -55,6 +55,8 @@ def answers_insert(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -
 
     To be called within a transaction, unless `is_one_message`. Raises what the database raises.
     """
+    if not rows:
+        return
     statements = list(_statements(rows, subjects))
     with connection.cursor() as cursor:
         if is_one_message(len(rows)):
@@ -68,15 +70,14 @@ def answers_insert(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -
 def is_one_message(count: int) -> bool:
     """Whether so many rows go to the database in one message, which makes them one transaction by itself.
 
-    PostgreSQL runs the statements of a simple query so:
+    PostgreSQL runs the statements of a simple query so, which is what Django sends unless `server_side_binding` is on:
     https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
     """
-    return connection.vendor == "postgresql" and 0 < count <= ROWS_AT_ONCE
+    binds_itself = getattr(connection.features, "uses_server_side_binding", True)  # PostgreSQL's alone has the name
+    return not binds_itself and 0 < count <= ROWS_AT_ONCE
 
 
 def _statements(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -> Iterator[Statement]:
-    if not rows:
-        return
     uuid, moment, document = _conversions()
     answers, people = [], []
     for row in rows:

@@ -1,9 +1,9 @@
 """The express lane: requests that need not wait for anything are begun where the sockets are read, and need no thread.
 
 A question to a model costs a millisecond or two, most of it the model's. Handing it to a thread, waiting there for the
-batcher, and waking the thread again, with one lock for all of Python in between, costs as much (decision 22 has the
-measurements). So the thread that reads the sockets runs the request through Django up to the engine's queue, and the
-thread that made the answer durable sends it.
+batcher, and waking the thread again, with one lock for all of Python in between, was half of what it cost besides
+(decision 22 has the measurements). So the thread that reads the sockets runs the request through Django up to the
+engine's queue, and the thread that made the answer durable sends it.
 
 Only what cannot wait is taken: a request that has come whole, to the API, with a key. Django itself says where
 something would have to be waited for after all (`kalimtak.core.lean.NotNow`); then the request goes to a thread as any
@@ -25,15 +25,15 @@ from typing import Any
 
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpResponse
+from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import Response, create
 from gunicorn.workers.gthread import TConn
 
-from kalimtak.core.lean import NEVER_WAITS, Later, NotNow
+from kalimtak.core.lean import ANSWER_SECONDS, NEVER_WAITS, Later, NotNow
+from kalimtak.worker import PART_SECONDS
 
 MOST_BYTES = 16_384  # of a request; reading a longer one takes long enough to be felt by all others
-ANSWER_SECONDS = 30.0  # as long as a thread would wait for an answer
-PART_SECONDS = 5.0  # until a client takes the next part of an answer
 ENDING_SECONDS = 2.0  # from the last byte of the last answer until a connection is closed, if the client does not
 
 _TAKEN = re.compile(rb"POST /+api/(?=[^\n]*HTTP/1\.[01]\r\n)(?=.*\nauthorization:)", re.IGNORECASE | re.DOTALL)
@@ -103,8 +103,10 @@ class Lane:
             return False
         try:
             answer, response = self._begin(conn, request, head)
-        except Exception:  # a thread will meet it again, and knows how to say so
-            _log.debug("Not taken", exc_info=True)
+        except (ParseException, NoMoreData):  # a thread will meet it again, and knows how to say so
+            return False
+        except Exception:  # a fault of ours, which must not end the thread that reads the sockets
+            _log.exception("A request was not taken")
             return False
         if isinstance(answer, NotNow):
             return False

@@ -2,6 +2,7 @@
 
 - A request goes to a thread when all of it has come, so that a client who sends byte after byte holds a few bytes of
   the kernel's and no thread. Bodies too large for that are read by a thread, which waits `PART_SECONDS` for each part.
+- A question with a key is begun by the thread that reads the sockets, and waits in no thread (`kalimtak/lane.py`).
 - A body of unknown length is refused with 411 before any thread sees it: reading it could take for ever.
 - Once the request that has waited longest for a thread has waited `MOST_SECONDS`, or `MOST_WAITING` wait, those that
   come now would only get their answer after their patience ends, and everybody behind them too. They get 503 with
@@ -184,9 +185,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             return
         except OSError:
             pass
-        self._unwatch(conn)
-        self.nr_conns -= 1
-        conn.close()
+        self._drop(conn)
 
     def _is_watched(self, conn: TConn) -> bool:
         return self._watched.get(conn.sock.fileno()) is conn
@@ -209,9 +208,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         latest = float("inf") if self._stopping_since is None else self._stopping_since + STOP_KEEPALIVE_LINGER
         for conn in list(self._watched.values()):
             if force or (not self._lane.has(conn) and min(conn.timeout, latest) < now):
-                self._unwatch(conn)
-                self.nr_conns -= 1
-                conn.close()
+                self._drop(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)
@@ -259,6 +256,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def _drop(self, conn: TConn) -> None:
+        self._unwatch(conn)
         self.nr_conns -= 1
         with suppress(OSError):
             conn.sock.shutdown(socket.SHUT_WR)  # so that what was sent arrives before the reset

@@ -29,6 +29,7 @@ from .auth import Caller, caller_of, caller_with_key, key_authenticate
 from .errors import TooLarge, WouldWait
 from .outages import outage_of, unavailable
 
+ANSWER_SECONDS = 30.0  # that an answer is waited for, be it by a thread or in the lane
 NEVER_WAITS = "kalimtak.never_waits"  # in a request's `META`, put there by `kalimtak.lane`
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode  # as DRF renders

@@ -17,7 +17,7 @@ from kalimtak.core.auth import key_create
 from kalimtak.lane import Lane
 from tests.inference.conftest import in_threads
 
-FAST = "1000000/m"  # counted in blocks of a thousand
+FAST = "1000000/d"  # counted in blocks of a thousand; no window ends within a test
 
 
 class Road:
@@ -199,7 +199,7 @@ def test_a_key_that_was_not_looked_up_is_left_for_a_thread(road, key, emotion):
 
 
 def test_requests_beyond_those_counted_are_left_for_a_thread(road, emotion):
-    slow = key_create("Sam", ["predict"], actor="olga", rate="3000/m")[1]  # blocks of three
+    slow = key_create("Sam", ["predict"], actor="olga", rate="3000/d")[1]  # blocks of three
     warm(slow)
     taken = [road.take(post("/api/predict", {"text": "joy"}, slow)) for _ in range(3)]
     assert taken == [True, True, False]

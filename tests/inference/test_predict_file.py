@@ -12,7 +12,7 @@ from tests.installation import Installation
 from tests.services import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.own_servers]
-ROWS = 40_000
+ROWS = 60_000
 DEATHS = ("draft.unnoted:1", "draft.noted:1")
 WORDS = ("rain", "soup", "wind", "bread", "storm", "apple", "snow", "rice")
 
