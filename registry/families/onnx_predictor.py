@@ -96,6 +96,7 @@ class OnnxPredictor:
         """
         if device not in ("auto", "cuda") or CUDA not in onnxruntime.get_available_providers():
             return
+        onnxruntime.preload_dlls()  # NVIDIA's libraries as pip installs them, where no loader would look for them
         graph = Graph(self._serving / FP32_NAME, provider=CUDA)
         if graph.provider != CUDA:
             logger.warning("The GPU cannot be used, so the CPU answers; see what onnxruntime said above.")
