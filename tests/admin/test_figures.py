@@ -115,3 +115,17 @@ def test_a_run_without_figures_says_so(world, sign_in):
     page = sign_in("vera").get(reverse("admin:training_trainingrun_change", args=[world.run.pk])).text
     assert "This run reported no figures." in page
     assert "<svg viewBox" not in page
+
+
+def test_a_run_shows_the_columns_that_its_family_reports():
+    from training.admin.runs import epoch_table
+
+    classic = epoch_table([{"step": 0, "epoch": 1.0, "eval_loss": 0.5, "eval_accuracy": 0.9, "eval_macro_f1": 0.8}])
+    assert [str(title) for title in classic["titles"]] == ["Validation loss", "Accuracy", "Macro-F1"]
+    assert [cells for _row, cells in classic["rows"]] == [[("0.5000", False), ("0.9000", False), ("0.8000", False)]]
+    judged = [{"step": step, "epoch": step, "loss": 1.0, "eval_macro_f1": step / 10} for step in (1, 2)]
+    tuned = epoch_table([*judged, {"step": 3, "epoch": 3, "eval_macro_f1": 0.1}])
+    assert [str(title) for title in tuned["titles"]] == ["Training loss", "Macro-F1"]
+    assert [cells[1] for _row, cells in tuned["rows"]] == [("0.1000", False), ("0.2000", True), ("0.1000", False)]
+    assert tuned["rows"][2][1][0] == ("–", False)
+    assert epoch_table([]) == {"titles": [], "rows": []}

@@ -20,7 +20,7 @@ from registry.admin import ClassifierAdmin
 from registry.admin.figures import figure
 from registry.families import FAMILIES
 from training import services
-from training.history import epoch_rows
+from training.history import EpochRow, epoch_rows
 from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
 
 STATUS = TrainingDataItem.Status
@@ -30,6 +30,14 @@ CHARTS = (  # title, {figure: name of its curve}
     (_("Validation scores"), {BEST: _("macro-F1"), "eval_accuracy": _("accuracy")}),
     (_("Learning rate"), {"learning_rate": _("learning rate")}),
     (_("Speed"), {"samples_per_second": _("texts per second")}),
+)
+COLUMNS = (  # figure, title, how it is written
+    ("loss", _("Training loss"), ".4f"),
+    ("eval_loss", _("Validation loss"), ".4f"),
+    ("eval_accuracy", _("Accuracy"), ".4f"),
+    (BEST, _("Macro-F1"), ".4f"),
+    ("learning_rate", _("Learning rate"), ".2g"),
+    ("samples_per_second", _("Texts/s"), ".0f"),
 )
 
 
@@ -80,7 +88,21 @@ class CurvesPanel(Panel):
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         drawn = [(title, curves(obj.history, names)) for title, names in CHARTS]
-        return {"charts": [(title, chart) for title, chart in drawn if chart], "rows": epoch_rows(obj.history)}
+        return {"charts": [(title, chart) for title, chart in drawn if chart], **epoch_table(obj.history)}
+
+
+def epoch_table(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """`titles` of the figures that the history holds, and `rows` of (epoch, step, cells of text and whether best)."""
+    rows = epoch_rows(history)
+    columns = [column for column in COLUMNS if any(getattr(row, column[0]) is not None for row in rows)]
+
+    def cells(row: EpochRow) -> list[tuple[str, bool]]:
+        values = [(name, getattr(row, name), form) for name, _title, form in columns]
+        return [
+            ("–" if each is None else f"{each:{form}}", name == BEST and row.is_best) for name, each, form in values
+        ]
+
+    return {"titles": [title for _name, title, _form in columns], "rows": [(row, cells(row)) for row in rows]}
 
 
 def curves(history: list[dict[str, Any]], names: dict[str, Any]) -> Chart | None:
