@@ -70,8 +70,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self._since: deque[float] = deque()  # when each request came that waits for a thread, monotonic seconds
         self._lane: Lane | None = None
-        self._watched: dict[int, TConn] = {}  # connections of the lane, by descriptor; in the poller all the time
+        self._watched: dict[
+            int, TConn
+        ] = {}  # connections that need no thread, by descriptor; in the poller all the time
         self._look_at = 0.0  # when to look for late ones among them again
+        self._notify_at = 0.0  # when gunicorn's master is to hear again that this worker is alive
         self._stopping_since: float | None = None
         self._balance = Balance(self.age)
 
@@ -105,7 +108,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._lane = Lane(self.cfg, self.wsgi, self.tpool, partial(self.method_queue.defer, self._leave_lane))
 
     def notify(self) -> None:
-        super().notify()
+        """Called in every round of the poller; the master looks once a second, after `timeout` without a word."""
+        now = time.monotonic()
+        if now >= self._notify_at:
+            self._notify_at = now + LOOK_SECONDS
+            super().notify()
         self._balance.say(self.nr_conns)
 
     def accept(self, listener: socket.socket) -> None:
@@ -123,7 +130,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         start = _peek(conn.sock)
         wanted, asks = wanted_bytes(start), bool(start and _ASKS.match(start))
         is_overloaded = asks and self.is_overloaded
-        if start and wanted == len(start) and not is_overloaded and self._takes(conn, start):
+        if (
+            start
+            and wanted == len(start)
+            and (self._refuses(conn, start) if is_overloaded else self._takes(conn, start))
+        ):
             return
         self._unwatch(conn)
         if wanted > len(start or b""):
@@ -132,11 +143,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             _send(conn.sock, ENDLESS)
             self._drop(conn)
         elif start and is_overloaded:
-            self._turn_away(conn, start)
+            _send(conn.sock, CLOSED)
+            self._drop(conn)
         else:
             self._admit(conn)
 
-    # The lane
+    # What needs no thread
 
     def _takes(self, conn: TConn, request: bytes) -> bool:
         """Whether the lane takes this request. Then its connection stays in the poller, also while it is answered:
@@ -154,12 +166,28 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._watch(conn)
         return True
 
+    def _refuses(self, conn: TConn, request: bytes) -> bool:
+        """Answer 503 to a whole request in a thread's stead; False where the connection has to end with that.
+
+        Like one of the lane it stays in the poller: the same client may well come with the next request at once.
+        """
+        if _CLOSES.search(request, 0, request.find(b"\r\n\r\n") + 2):
+            return False
+        self._end_waiting(conn)
+        if _send(conn.sock, KEPT):
+            conn.sock.recv(len(request))
+            conn.is_ending = False
+            conn.set_timeout()
+            self._watch(conn)
+        else:
+            self._drop(conn)
+        return True
+
     def _on_watched_readable(self, conn: TConn, client: socket.socket) -> None:
-        assert self._lane is not None
         if not self._is_watched(conn):  # what came before it in the same round of the poller has closed it
             return
-        if self._lane.has(conn):  # what comes before the answer is left for later, be it the next request or the end
-            self._unwatch(conn)
+        if self._lane is not None and self._lane.has(conn):
+            self._unwatch(conn)  # what comes before the answer is left for later, be it the next request or the end
             if self._lane.calls_when_done(conn):
                 return
             self._watch(conn)
@@ -202,20 +230,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _end_watching(self, now: float, *, force: bool = False) -> None:
         """Close the watched connections whose client has nothing more to ask."""
-        assert self._lane is not None
         if not self.alive and self._stopping_since is None:
             self._stopping_since = now
         latest = float("inf") if self._stopping_since is None else self._stopping_since + STOP_KEEPALIVE_LINGER
         for conn in list(self._watched.values()):
-            if force or (not self._lane.has(conn) and min(conn.timeout, latest) < now):
+            is_answered = self._lane is None or not self._lane.has(conn)
+            if force or (is_answered and min(conn.timeout, latest) < now):
                 self._drop(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)
         now = time.monotonic()
-        if self._lane is not None and (force or now > self._look_at):
+        if force or now > self._look_at:
             self._look_at = now + LOOK_SECONDS
-            self._lane.give_up_late()
+            if self._lane is not None:
+                self._lane.give_up_late()
             self._end_watching(now, force=force)
 
     # Threads
@@ -266,21 +295,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if getattr(conn, "begun", None) is not None:
             conn.begun = None
             _wake_at(conn.sock, 1)  # whoever reads on must not wait for as much again
-
-    def _turn_away(self, conn: TConn, request: bytes) -> None:
-        """Answer 503 in a thread's stead; the connection is kept where nothing more is on its way."""
-        kept = wanted_bytes(request) == len(request) and not _CLOSES.search(request, 0, request.find(b"\r\n\r\n") + 2)
-        self._end_waiting(conn)
-        if not _send(conn.sock, KEPT if kept else CLOSED) or not kept:
-            self._drop(conn)
-            return
-        conn.sock.recv(len(request))
-        if conn.initialized:
-            done: Future[bool] = Future()
-            done.set_result(True)
-            self.finish_request(conn, done)
-        else:
-            self._await(conn, 1)
 
 
 def wanted_bytes(start: bytes | None) -> int:

@@ -163,6 +163,25 @@ def test_the_answer_is_in_the_table_when_it_arrives(road, key, emotion):
     assert road.left == []  # the connection stays
 
 
+def test_what_records_answers_keeps_its_connection_to_the_database(road, key, emotion, serving, monkeypatch):
+    """Giving it back to the pool after each answer, and asking whether it still lives, takes as long as the commit."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)  # as with a pool
+    used, record_group = [], serving._record_group
+
+    def recording(drafts):
+        outcomes = record_group(drafts)
+        used.append(connections["default"].connection)
+        return outcomes
+
+    monkeypatch.setattr(serving, "_record_group", recording)
+    warm(key)
+    used.clear()
+    for _ in range(3):
+        assert road.ask(post("/api/predict", {"text": "joy"}, key))[0] == 200
+    assert len(used) == 3 and used[0] is not None
+    assert used[0] is used[1] is used[2]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
