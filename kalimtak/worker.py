@@ -1,7 +1,8 @@
 """gunicorn's threaded worker, with a door: threads get whole requests only, and no more than they can answer in time.
 
 - A request goes to a thread when all of it has come, so that a client who sends byte after byte holds a few bytes of
-  the kernel's and no thread. Bodies too large for that are read by a thread, which waits `PART_SECONDS` for each part.
+  the kernel's and no thread. Bodies too large for that are read by a thread, which waits `PART_SECONDS` for each part
+  and for all of them as long as `kalimtak/pace.py` allows.
 - A question with a key is begun by the thread that reads the sockets, and waits in no thread (`kalimtak/lane.py`).
 - A body of unknown length is refused with 411 before any thread sees it: reading it could take for ever.
 - Once the request that has waited longest for a thread has waited `MOST_SECONDS`, or `MOST_WAITING` wait, those that
@@ -26,6 +27,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from kalimtak.balance import Balance
 from kalimtak.core.errors import error_body
+from kalimtak.pace import keeps_pace
 
 if TYPE_CHECKING:
     from kalimtak.lane import Lane
@@ -253,6 +255,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._since.popleft()
         return super().handle(conn)
 
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        conn.parser.unreader.chunk = keeps_pace(conn.parser.unreader)
+        return super().handle_request(req, conn)
+
     def murder_pending(self) -> None:
         """Close the connections whose request did not come in time, and say so to those that began one."""
         now = time.monotonic()
@@ -268,6 +274,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _admit(self, conn: TConn) -> None:
         self._end_waiting(conn)
+        _limit_parts(conn)
         conn.data_ready = True
         self._since.append(time.monotonic())
         super().enqueue_req(conn)
@@ -276,8 +283,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Come back when the connection has so many bytes, or when it is late."""
         if getattr(conn, "begun", None) is None:
             conn.begun = time.monotonic()
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PART_SECONDS, 0))
         conn.timeout = conn.begun + REQUEST_SECONDS
         _wake_at(conn.sock, wanted)
         conn.sock.setblocking(False)
@@ -316,6 +321,14 @@ def wanted_bytes(start: bytes | None) -> int:
 def _has_read_ahead(conn: TConn) -> bool:
     """Whether the parser holds bytes of the next request, which the socket no longer shows."""
     return conn.parser is not None and bool(conn.parser.unreader.buf.getvalue())
+
+
+def _limit_parts(conn: TConn) -> None:
+    """Let a thread wait no longer than `PART_SECONDS` for the client at a time."""
+    if not getattr(conn, "is_limited", False):
+        conn.is_limited = True
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PART_SECONDS, 0))
 
 
 def _wake_at(sock: socket.socket, count: int) -> None:
