@@ -76,7 +76,7 @@ def verbs(cast):
     job, item, version = cast.waiting_job.pk, cast.items[1].pk, cast.second.pk
     upload = {"classifier": cast.emotion.pk, "role": "training", "split": "", "then": "none"}
     chosen = {"_selected_action": [cast.items[2].pk, cast.items[3].pk]}
-    items = "/admin/training/trainingdataitem/"
+    items, words = "/admin/training/trainingdataitem/", "/admin/training/blockedword/"
     schedule = first("django_q_schedule").pk
     key = {"name": "shop", "scopes": ["predict"], "rate": ""}
     weekly = {"enabled": "on", "schedule_type": "I", "minutes": 5, "next_run_0": "2030-01-01", "next_run_1": "00:00"}
@@ -110,6 +110,8 @@ def verbs(cast):
             {"reason": "better"},
         ),
         "registry_modelversion_verify": (DEPLOY, f"/admin/registry/modelversion/{version}/verify/", {}),
+        "training_blockedword_words": (TRAIN, f"{words}words/", {"words": "drat\ndang*", "effect": "block"}),
+        "training_blockedword_remove": (TRAIN, f"{words}{first('training_blockedword').pk}/remove/", {}),
         "training_dataset_upload": (TRAIN, "/admin/training/dataset/upload/", lambda: upload | {"file": rows_file()}),
         "training_trainingdataitem_curate": (TRAIN, f"{items}curate/", {"classifier": cast.emotion.pk}),
         "training_trainingdataitem_verdict": (REVIEW, f"{items}{item}/verdict/", {"verdict": "approve"}),

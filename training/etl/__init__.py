@@ -3,11 +3,12 @@
 A step takes records and returns those it kept and those it dropped, each drop with a sentence. A doubt does not drop a
 record: it sends it to a reviewer. Only `extract` and `load` touch rows.
 
-    extract → clean → duplicates → content → conflicts → quality → diversity → load
+    extract → clean → duplicates → content → conflicts → quality → domains → diversity → trust → load
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal, Self
 from uuid import UUID
 
@@ -28,7 +29,9 @@ class Record:
     """One piece of evidence that `fields` (in the classifier's order) deserve `label`.
 
     `source` is who said so; `trusted` says it came with a key or a staff session. `feedback_id` or `item_id` names the
-    row it comes from. `doubts` send it to a reviewer. `redactions` counts personal data taken out.
+    row it comes from. `doubts` send it to a reviewer. `redactions` counts personal data taken out. `confidence` is the
+    answer's, where there was one; `agreeing` counts the sources that say the same, with this one; `given_at` is when it
+    was said. `domain` is what the text is about ("": not told).
     """
 
     fields: Fields
@@ -43,6 +46,10 @@ class Record:
     content_hash: str = ""
     redactions: int = 0
     quality: float = 1.0
+    domain: str = ""
+    confidence: float | None = None
+    agreeing: int = 1
+    given_at: datetime | None = None
     doubts: tuple[Doubt, ...] = ()
 
     @property

@@ -56,6 +56,7 @@ def candidate_evidence(classifier: Classifier, after: int) -> Evidence:
             source=item.source,
             trusted=not item.source.startswith("anonymous:"),
             item_id=item.pk,
+            given_at=item.created_at,
         )
         for item in items
     ]
@@ -91,6 +92,8 @@ def _record(feedback: Feedback, classifier: Classifier, min_rating: int) -> tupl
         rating=feedback.rating,
         feedback_id=feedback.pk,
         interaction_id=interaction.pk,
+        confidence=interaction.confidence,
+        given_at=feedback.updated_at,
     )
     if not feedback.correct_label and (feedback.rating is None or feedback.rating < min_rating):
         return record, Dropped(record, "low_rating", "A low rating without a correction says not what is right.")

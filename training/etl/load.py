@@ -12,7 +12,9 @@ from training.models import Review, TrainingDataItem
 
 Status = TrainingDataItem.Status
 LIVE = (Status.APPROVED, Status.REVIEW, Status.CANDIDATE)
-KEPT_DROPS = frozenset({"inappropriate", "low_quality", "over_represented"})  # shown to staff as rejected items
+KEPT_DROPS = frozenset(
+    {"inappropriate", "low_quality", "over_represented", "over_domain"}
+)  # shown to staff as rejected items
 REASON_LENGTH = 300
 
 
@@ -63,6 +65,7 @@ def decided_items(
     decided = []
     for record in kept:
         if record.item_id is not None:
+            candidates[record.item_id].domain = record.domain
             decided.append(_decide(candidates[record.item_id], *verdict_of(record), now, record.quality))
     for drop in dropped:
         if drop.record.item_id is not None:
@@ -91,6 +94,7 @@ def _item(classifier: Classifier, record: Record, status: str, reason: str, now:
         fields=fields_dict(classifier.input_fields, record.fields),
         label=record.label,
         quality=record.quality,
+        domain=record.domain,
         status=status,
         reason=reason[:REASON_LENGTH],
         content_hash=record.content_hash,

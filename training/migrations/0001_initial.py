@@ -103,6 +103,36 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='BlockedWord',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('word', models.CharField(max_length=60, verbose_name='word')),
+                ('effect', models.CharField(choices=[('block', 'block'), ('allow', 'allow')], default='block', max_length=5, verbose_name='effect')),
+                ('added_by', models.CharField(max_length=150, verbose_name='added by')),
+                ('added_at', models.DateTimeField(auto_now_add=True, verbose_name='added')),
+                ('classifier', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='blocked_words', to='registry.classifier', verbose_name='classifier')),
+            ],
+            options={
+                'verbose_name': 'blocked word',
+                'verbose_name_plural': 'blocked words',
+                'ordering': ['word', 'pk'],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('classifier__isnull', True)), fields=('word',), name='blocked_word_once_for_all'), models.UniqueConstraint(fields=('word', 'classifier'), name='blocked_word_once_per_classifier')],
+            },
+        ),
+        migrations.CreateModel(
+            name='DomainMap',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('clusters', models.JSONField(default=dict, verbose_name='clusters')),
+                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='found')),
+                ('classifier', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='domain_map', to='registry.classifier', verbose_name='classifier')),
+            ],
+            options={
+                'verbose_name': 'domain map',
+                'verbose_name_plural': 'domain maps',
+            },
+        ),
+        migrations.CreateModel(
             name='Review',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

@@ -17,6 +17,7 @@ from training.services.labelled_files import LabelledFile, labelled_file_read
 from training.services.review import item_review, items_review
 from training.services.runs import FineTuning, fine_tune, new_items_count, run_resume, run_start
 from training.services.snapshots import data_digest, golden_digest, golden_reserve, snapshot_freeze
+from training.services.words import word_remove, words_add, words_in_force
 
 __all__ = [
     "CurationStats",
@@ -53,4 +54,7 @@ __all__ = [
     "snapshot_to_export",
     "version_evaluate",
     "version_judgement",
+    "word_remove",
+    "words_add",
+    "words_in_force",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from django.db import transaction
-from django.db.models import Count, F, Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from interactions.models import Feedback
@@ -22,7 +22,7 @@ from training.etl import Dropped, Record, Step
 from training.etl.clean import MAX_CHARACTERS, clean, redact_fields
 from training.etl.conflicts import mark_conflicts
 from training.etl.content import filter_content
-from training.etl.diversity import SetCounts, cap_labels, cap_sources
+from training.etl.diversity import cap_domains, cap_labels, cap_sources
 from training.etl.duplicates import content_hash, drop_duplicates
 from training.etl.extract import (
     BATCH,
@@ -36,6 +36,10 @@ from training.etl.extract import (
 from training.etl.load import Known, decided_items, fields_dict, known_items, new_items
 from training.etl.quality import score_quality
 from training.models import TrainingDataItem
+from training.services.balance import Balance, scripts_of_set
+from training.services.domains import DomainMarker
+from training.services.readers import SecondOpinion
+from training.services.words import words_in_force
 
 Status = TrainingDataItem.Status
 Progress = Callable[[float, str], None]
@@ -54,6 +58,8 @@ REASONS = {
     "inappropriate": "blocked word",
     "low_quality": "too little to learn from",
     "over_represented": "label over-represented",
+    "over_domain": "domain over-represented",
+    "second_opinion": "the moderating classifier objects",
     "conflict": "another label for the same text",
     "over_share": "its source gave its share already",
     "anonymous": "anonymous evidence",
@@ -67,6 +73,7 @@ class CurationStats:
 
     Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
     `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
+    `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}.
     """
 
     extracted: int = 0
@@ -78,11 +85,16 @@ class CurationStats:
     approved: int = 0
     for_review: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    shares: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
+        """What is counted, without the shares."""
         names = ("extracted", "duplicates", "filtered", "pii_redacted", "over_represented")
         figures = {name: getattr(self, name) for name in (*names, "loaded", "approved", "for_review")}
         return figures | {"reasons": dict(self.reasons.most_common())}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.figures() | {"shares": self.shares}
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Self:
@@ -90,7 +102,8 @@ class CurationStats:
 
     def add(self, batch: Self) -> None:
         for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
+            if each.name != "shares":
+                setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
 
     def count(self, extracted: int, step: Step) -> None:
         """Add what became of so much evidence."""
@@ -98,7 +111,7 @@ class CurationStats:
         for drop in step.dropped:
             self.duplicates += drop.kind == "duplicate"
             self.filtered += drop.kind in FILTERED
-            self.over_represented += drop.kind == "over_represented"
+            self.over_represented += drop.kind in ("over_represented", "over_domain")
             self.reasons[REASONS[drop.kind]] += 1
         for record in step.kept:
             self.pii_redacted += bool(record.redactions)
@@ -133,6 +146,7 @@ def examples_curate(
             while batch():
                 if progress:
                     progress(min(stats.extracted / max(waiting, 1), 1.0), f"{each}: {stats.extracted} of {waiting}")
+        stats.shares[each.slug] = run.balance.shares()
     return stats
 
 
@@ -147,7 +161,11 @@ class _Curation:
     def __init__(self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats, actor: str) -> None:
         self.classifier, self.dry_run, self.effect, self.stats, self.actor = classifier, dry_run, effect, stats, actor
         self.policy: ReviewPolicy = classifier.get_policy().review
-        self.labels, self.sources = _set_counts(classifier)
+        self.balance = Balance(classifier)
+        self.words = words_in_force(classifier)
+        self.scripts = scripts_of_set(classifier)
+        self.domains = DomainMarker(classifier, self.policy.domains, dry_run=dry_run)
+        self.opinion = SecondOpinion(classifier, self.policy.moderation)
         self.imagined: defaultdict[str, set[str]] = defaultdict(set)  # labels by content hash, of a dry run
         self.last_item = self.last_feedback = 0
 
@@ -185,14 +203,13 @@ class _Curation:
             if self.dry_run:
                 self.imagined[record.content_hash].add(record.label)
             if not record.doubts:
-                self.labels[record.label] += 1
-                self.sources[record.source] += 1
+                self.balance.add(record)
         batch = CurationStats()
         batch.count(evidence.size, step)
         self.stats.add(batch)
         if not self.dry_run:
             self._write(evidence, step)
-            audit.record(self.actor, "examples.curate", self.classifier.slug, **batch.to_dict())
+            audit.record(self.actor, "examples.curate", self.classifier.slug, **batch.figures())
 
     def _transform(self, evidence: Evidence) -> Step:
         """All steps between extract and load."""
@@ -206,12 +223,15 @@ class _Curation:
         known = self._known(records)
         records = after(_drop_refused(records, known))
         records = after(drop_duplicates(records, known.pairs))
-        records = after(filter_content(records, self.classifier.labels))
+        records = after(filter_content(records, self.classifier.labels, self.words))
         records = after(mark_conflicts(records, known.labels))
-        records = after(score_quality(records))
-        counts = SetCounts(self.labels, self.sources)
+        records = after(score_quality(records, self.scripts))
+        records = self.domains.mark(records)
+        counts = self.balance.counts()
         records = after(cap_labels(records, counts, len(self.classifier.labels)))
+        records = after(cap_domains(records, counts))
         records = [_by_policy(record, self.policy) for record in records]
+        records = self.opinion.doubt(records)
         records = after(cap_sources(records, counts, self.policy.source_share))
         return Step(records, dropped)
 
@@ -232,20 +252,11 @@ class _Curation:
         TrainingDataItem.objects.bulk_create(made, ignore_conflicts=True)
         candidates = {item.pk: item for item in evidence.items}
         decided = decided_items(candidates, step.kept, step.dropped, now=now)
-        TrainingDataItem.objects.bulk_update(decided, ["status", "reason", "quality", "decided_at"])
+        TrainingDataItem.objects.bulk_update(decided, ["status", "reason", "quality", "domain", "decided_at"])
         crashpoint("curation.before_mark")
         # The rows are locked, so what is marked is what was read; a word given later is newer, and comes up again.
         keys = [feedback.pk for feedback in evidence.feedback]
         Feedback.objects.filter(pk__in=keys).update(curated_at=F("updated_at"))
-
-
-def _set_counts(classifier: Classifier) -> tuple[Counter[str], Counter[str]]:
-    """Trainable items per label, and those that came from evidence per source."""
-    items = TrainingDataItem.objects.filter(classifier=classifier).trainable()
-    labels = dict(items.values_list("label").annotate(rows=Count("pk")))
-    evidence = items.exclude(origin=TrainingDataItem.Origin.IMPORT)
-    sources = dict(evidence.values_list("source").annotate(rows=Count("pk")))
-    return Counter(labels), Counter(sources)
 
 
 def _drop_refused(records: list[Record], known: Known) -> Step:
