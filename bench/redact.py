@@ -1,8 +1,8 @@
 """How much personal data redaction finds, how much of what it finds is personal data, and how fast.
 
-The speed of the other steps that read every word stands beside it. Counted are the kinds that a pattern can know: e-mail and IP addresses, telephone, card and account numbers, and dates
-of birth. The set `pii` calls every date and weekday DATE_TIME; a date of birth is one that names day, month and year in
-a text that says "born" or "birth". A span is found when a finding of its kind covers all of it; a finding is right
+The speed of the other steps that read every word stands beside it. Counted are the kinds that a pattern can know:
+e-mail and IP addresses, telephone, card and account numbers, and dates of birth. The set `pii` calls every date and
+weekday DATE_TIME; a date of birth is one that names day, month and year in a text that says "born" or "birth". A span is found when a finding of its kind covers all of it; a finding is right
 when it covers a span of its kind and reaches no letter or digit beyond. Below stands the whole set, names, places and
 organisations included, which patterns do not know. Without the set, sentences made here are counted.
 
