@@ -167,7 +167,10 @@ class Feedback(models.Model):
                 condition=Q(rating__isnull=True) | Q(rating__range=(1, 5)), name="rating_from_one_to_five"
             ),
         ]
-        indexes = [models.Index(fields=["curated_at", "updated_at"], name="feedback_uncurated")]
+        indexes = [
+            models.Index(fields=["curated_at", "updated_at"], name="feedback_uncurated"),
+            models.Index(fields=["source", "created_at"], name="feedback_of_source"),
+        ]
 
     def __str__(self) -> str:
         return self.correct_label or (f"{self.rating} / 5" if self.rating else str(self.pk))

@@ -152,6 +152,21 @@ class TrainingDataItem(models.Model):
         return self.classifier.label_parts(self.label)
 
 
+class ItemSource(models.Model):
+    """Somebody who said what an item says. Kept where a policy asks for people who agree (`agree:N`)."""
+
+    item = models.ForeignKey(TrainingDataItem, models.CASCADE, related_name="sources", verbose_name=_("item"))
+    source = models.CharField(_("source"), max_length=80)
+
+    class Meta:
+        verbose_name = _("source of an item")
+        verbose_name_plural = _("sources of items")
+        constraints = [models.UniqueConstraint(fields=["item", "source"], name="one_word_per_item_and_source")]
+
+    def __str__(self) -> str:
+        return self.source
+
+
 class BlockedWord(models.Model):
     """A word that staff added to the shipped lists (`training/etl/content.py`), or one that they allow.
 

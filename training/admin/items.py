@@ -136,7 +136,7 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
     list_select_related = ["classifier"]
     search_fields = ["=id", "=source", "=content_hash"]
     ordering = ["-pk"]
-    actions = ["approve_selected", "reject_selected", "relabel_selected"]
+    actions = ["approve_selected", "reject_selected", "relabel_selected", "release_selected", "discard_selected"]
     panels = [ItemPanel()]
     confirmed_actions = [CurateNow()]
     empty_text = _("Nothing to learn from yet. Load a data set, or collect feedback and press “Curate now”.")
@@ -169,6 +169,20 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
     @admin.action(description=_("Relabel the selected items…"), permissions=["review"])
     def relabel_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         return self.ask_label(request, queryset)
+
+    @admin.action(description=_("Release the selected items from quarantine"), permissions=["review"])
+    def release_selected(self, request: HttpRequest, queryset: Any) -> None:
+        count = services.quarantine_release(queryset, reviewer=request.user)
+        told = ngettext(
+            "%d item was released and waits for review.", "%d items were released and wait for review.", count
+        )
+        messages.success(request, told % count)
+
+    @admin.action(description=_("Reject the selected items in quarantine"), permissions=["review"])
+    def discard_selected(self, request: HttpRequest, queryset: Any) -> None:
+        count = services.quarantine_reject(queryset, reviewer=request.user)
+        told = ngettext("%d item in quarantine was rejected.", "%d items in quarantine were rejected.", count)
+        messages.success(request, told % count)
 
     def judge(self, request: HttpRequest, queryset: Any, verdict: str, label: str = "") -> None:
         try:

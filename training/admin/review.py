@@ -133,8 +133,12 @@ class ReviewDesk:
 
 
 def waiting_for(reviewer: Any, **narrower: Any) -> QuerySet[TrainingDataItem]:
-    """What waits and has no verdict of this reviewer yet: where several must agree, each item comes to each once."""
+    """What waits and has no verdict of this reviewer yet: where several must agree, each item comes to each once.
+
+    Nobody's own word comes to them.
+    """
     waiting = TrainingDataItem.objects.filter(status=WAITING, **narrower)
+    waiting = waiting.exclude(source__in=services.own_sources(reviewer))
     return waiting.exclude(reviews__reviewer=reviewer).order_by("pk")
 
 

@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from registry.models import Classifier
 from training.etl import Dropped, Record
+from training.etl.trust import QUARANTINING
 from training.models import Review, TrainingDataItem
 
 Status = TrainingDataItem.Status
@@ -74,9 +75,10 @@ def decided_items(
 
 
 def verdict_of(record: Record) -> tuple[str, str]:
-    """Status and reason: approved, unless there is a doubt."""
+    """Status and reason: approved, unless there is a doubt; in quarantine where it came in a flood."""
     if record.doubts:
-        return Status.REVIEW, " ".join(doubt.reason for doubt in record.doubts)
+        is_held = any(doubt.kind in QUARANTINING for doubt in record.doubts)
+        return Status.QUARANTINED if is_held else Status.REVIEW, " ".join(doubt.reason for doubt in record.doubts)
     because = {
         "confirmed": "A rating confirmed the answer.",
         "corrected": "A person corrected the answer.",

@@ -133,6 +133,18 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='ItemSource',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('source', models.CharField(max_length=80, verbose_name='source')),
+                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='sources', to='training.trainingdataitem', verbose_name='item')),
+            ],
+            options={
+                'verbose_name': 'source of an item',
+                'verbose_name_plural': 'sources of items',
+            },
+        ),
+        migrations.CreateModel(
             name='Review',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -185,5 +197,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='snapshotitem',
             constraint=models.UniqueConstraint(fields=('snapshot', 'item'), name='item_once_per_snapshot'),
+        ),
+        migrations.AddConstraint(
+            model_name='itemsource',
+            constraint=models.UniqueConstraint(fields=('item', 'source'), name='one_word_per_item_and_source'),
         ),
     ]

@@ -39,6 +39,7 @@ from training.models import TrainingDataItem
 from training.services.balance import Balance, scripts_of_set
 from training.services.domains import DomainMarker
 from training.services.readers import SecondOpinion
+from training.services.trust import WAITS_FOR_PEOPLE, Trust
 from training.services.words import words_in_force
 
 Status = TrainingDataItem.Status
@@ -64,6 +65,10 @@ REASONS = {
     "over_share": "its source gave its share already",
     "anonymous": "anonymous evidence",
     "policy": "policy asks for a reviewer",
+    "source_burst": "quarantined: many labels of one source at once",
+    "copies": "quarantined: many copies of one text at once",
+    "coordinated": "quarantined: new sources with the same label at once",
+    "newcomers": "many labels of new sources at once",
 }
 
 
@@ -142,10 +147,12 @@ def examples_curate(
     waiting = sum(evidence_waiting(each) for each in classifiers)
     for each in classifiers:
         run = _Curation(each, dry_run, effect, stats, actor)
+        run.recall()
         for batch in (run.next_candidates, run.next_feedback):
             while batch():
                 if progress:
                     progress(min(stats.extracted / max(waiting, 1), 1.0), f"{each}: {stats.extracted} of {waiting}")
+        run.trust.tell()
         stats.shares[each.slug] = run.balance.shares()
     return stats
 
@@ -161,6 +168,7 @@ class _Curation:
     def __init__(self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats, actor: str) -> None:
         self.classifier, self.dry_run, self.effect, self.stats, self.actor = classifier, dry_run, effect, stats, actor
         self.policy: ReviewPolicy = classifier.get_policy().review
+        self.trust = Trust(classifier, self.policy, dry_run=dry_run)
         self.balance = Balance(classifier)
         self.words = words_in_force(classifier)
         self.scripts = scripts_of_set(classifier)
@@ -168,6 +176,15 @@ class _Curation:
         self.opinion = SecondOpinion(classifier, self.policy.moderation)
         self.imagined: defaultdict[str, set[str]] = defaultdict(set)  # labels by content hash, of a dry run
         self.last_item = self.last_feedback = 0
+
+    def recall(self) -> None:
+        """Take back what earlier curations approved of a flood; the balance is counted without it."""
+        if self.trust.suspicions and not self.dry_run:
+            with self._transaction():
+                recalled = self.trust.recall()
+                if recalled:
+                    audit.record(self.actor, "quarantine.recall", self.classifier.slug, items=recalled)
+            self.balance = Balance(self.classifier)
 
     def next_candidates(self) -> bool:
         """Take in a batch of candidates; False when there was none left."""
@@ -219,7 +236,7 @@ class _Curation:
             dropped.extend(step.dropped)
             return list(step.kept)
 
-        records = after(clean(evidence.step.kept))
+        records, held = self.trust.hold_back(after(clean(evidence.step.kept)))
         known = self._known(records)
         records = after(_drop_refused(records, known))
         records = after(drop_duplicates(records, known.pairs))
@@ -230,10 +247,10 @@ class _Curation:
         counts = self.balance.counts()
         records = after(cap_labels(records, counts, len(self.classifier.labels)))
         records = after(cap_domains(records, counts))
-        records = [_by_policy(record, self.policy) for record in records]
+        records = [_by_policy(record, self.policy, self.trust) for record in records]
         records = self.opinion.doubt(records)
         records = after(cap_sources(records, counts, self.policy.source_share))
-        return Step(records, dropped)
+        return Step([*records, *held], dropped)
 
     def _known(self, records: list[Record]) -> Known:
         hashes = {record.content_hash for record in records}
@@ -253,6 +270,7 @@ class _Curation:
         candidates = {item.pk: item for item in evidence.items}
         decided = decided_items(candidates, step.kept, step.dropped, now=now)
         TrainingDataItem.objects.bulk_update(decided, ["status", "reason", "quality", "domain", "decided_at"])
+        self.trust.settle(now)
         crashpoint("curation.before_mark")
         # The rows are locked, so what is marked is what was read; a word given later is newer, and comes up again.
         keys = [feedback.pk for feedback in evidence.feedback]
@@ -266,12 +284,14 @@ def _drop_refused(records: list[Record], known: Known) -> Step:
     return Step(kept, [Dropped(record, "refused_before", reason) for record in refused])
 
 
-def _by_policy(record: Record, policy: ReviewPolicy) -> Record:
+def _by_policy(record: Record, policy: ReviewPolicy, trust: Trust) -> Record:
     """Doubts that follow from who said it and from how the classifier wants to be taught."""
     if not record.trusted:
         record = record.doubted("anonymous", "Anonymous evidence waits for a reviewer.")
-    if policy.approve != "auto":
+    if policy.approve == "manual":
         record = record.doubted("policy", "The classifier's policy asks for a reviewer.")
+    elif policy.approve != "auto" and not trust.agreed(record):
+        record = record.doubted("policy", WAITS_FOR_PEOPLE)
     return record
 
 

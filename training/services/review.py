@@ -15,6 +15,7 @@ from kalimtak.core.errors import Conflict, InvalidInput
 from registry.services import label_given
 from training.etl.load import LIVE, REASON_LENGTH
 from training.models import Review, TrainingDataItem
+from training.services.trust import is_own, people_behind
 
 Status = TrainingDataItem.Status
 Verdict = Review.Verdict
@@ -27,9 +28,10 @@ def item_review(
     """Record a verdict and act on it; the item as it is now, or for a relabel the new item.
 
     `label` is that of a relabel: one label, or the text of a set (`registry.labels`). Where the policy says `agree:N`,
-    nothing is decided before N reviewers say the same. An approved text replaces an approved item with the same text
-    and another label. Raises `InvalidInput` for an unknown verdict or label and `Conflict` for an item that is in
-    quarantine or was replaced.
+    nothing is decided before N people say the same: reviewers, and the subjects whose word the item is. An approved
+    text replaces an approved item with the same text and another label. Raises `InvalidInput` for an unknown verdict or
+    label and `Conflict` for an item that is in quarantine or was replaced, and for the reviewer's own (`own_item`),
+    which can only be rejected.
     """
     decision = _Decision(reviewer, _checked_verdict(verdict), label)
     with transaction.atomic():
@@ -43,7 +45,8 @@ def item_review(
 def items_review(
     items: "QuerySet[TrainingDataItem]", *, reviewer: AbstractBaseUser, verdict: str, label: str = ""
 ) -> int:
-    """The same verdict on many items, those whose status it would not change left alone; how many were decided.
+    """The same verdict on many items, those whose status it would not change and own ones left alone; how many were
+    decided.
 
     At most `BULK` items and their audit event are one transaction; those before an error stay decided. Golden items
     are changed one by one or not at all: raises `Conflict` (`golden_item`) where the verdict would change one.
@@ -88,7 +91,7 @@ class _Decision:
         decided = 0
         for item in items.select_for_update(of=("self",)):
             item.refresh_from_db(fields=["status"])  # an earlier one of the batch may have replaced it
-            if item.status != settled:
+            if item.status != settled and not self._is_barred(item):
                 self.apply(item)
                 decided += 1
         if decided:
@@ -96,7 +99,13 @@ class _Decision:
             audit.record(self.actor, f"items.{self.verdict}", f"{decided} items", **data)
         return decided
 
+    def _is_barred(self, item: TrainingDataItem) -> bool:
+        """Nobody makes a label of their own word; taking it back is no such thing."""
+        return self.verdict != Verdict.REJECT and is_own(item, self.reviewer)
+
     def apply(self, item: TrainingDataItem) -> TrainingDataItem:
+        if self._is_barred(item):
+            raise Conflict(f"Item {item.pk} is your own word; another reviewer has to judge it.", code="own_item")
         if item.status == Status.QUARANTINED:
             raise Conflict(f"Item {item.pk} is in quarantine; release it first.", code="quarantined")
         label = self._label_for(item)
@@ -186,10 +195,13 @@ def _settle(item: TrainingDataItem, status: str, reason: str) -> TrainingDataIte
 
 
 def _agreement_missing(item: TrainingDataItem, verdict: str, label: str) -> int:
-    """How many more reviewers have to say the same; each reviewer's last word counts."""
+    """How many more people have to say the same; each reviewer's last word counts, and who the item comes from."""
     approve = item.classifier.get_policy().review.approve
     needed = int(approve.removeprefix("agree:")) if approve.startswith("agree:") else 1
     last_words: dict[int, tuple[str, str]] = {}
     for reviewer_id, said, as_label in item.reviews.order_by("pk").values_list("reviewer_id", "verdict", "label"):
         last_words[reviewer_id] = (said, as_label)
-    return max(0, needed - list(last_words.values()).count((verdict, label)))
+    voices = list(last_words.values()).count((verdict, label))
+    if needed > 1 and verdict == Verdict.APPROVE:
+        voices += len(people_behind(item))
+    return max(0, needed - voices)
