@@ -2,9 +2,10 @@
 
 The speed of the other steps that read every word stands beside it. Counted are the kinds that a pattern can know:
 e-mail and IP addresses, telephone, card and account numbers, and dates of birth. The set `pii` calls every date and
-weekday DATE_TIME; a date of birth is one that names day, month and year in a text that says "born" or "birth". A span is found when a finding of its kind covers all of it; a finding is right
-when it covers a span of its kind and reaches no letter or digit beyond. Below stands the whole set, names, places and
-organisations included, which patterns do not know. Without the set, sentences made here are counted.
+weekday DATE_TIME; a date of birth is one that names day, month and year in a text that says "born" or "birth". A span
+is found when a finding of its kind covers all of it; a finding is right when it covers a span of its kind and reaches
+no letter or digit beyond. Below stands the whole set, names, places and organisations included, which patterns do not
+know. Without the set, sentences made here are counted.
 
     python bench/redact.py
     python bench/redact.py --part train --show

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
-from kalimtak.core.admin import ConfirmedAction, Outcome, ReadOnlyModelAdmin, actor_of, state_label, when
+from kalimtak.core.admin import ConfirmedAction, Outcome, ReadOnlyModelAdmin, actor_of, labels_shown, state_label, when
 from registry.models import Classifier
 from training import services
 from training.models import BlockedWord
@@ -81,8 +81,8 @@ class BlockedWordAdmin(ReadOnlyModelAdmin):
     empty_text = _("The shipped lists alone hold. Add words to block, or allow one of theirs.")
 
     @admin.display(description=_("word"), ordering="word")
-    def word_shown(self, row: BlockedWord) -> str:
-        return row.word
+    def word_shown(self, row: BlockedWord) -> SafeString:
+        return labels_shown([row.word])
 
     @admin.display(description=_("effect"), ordering="effect")
     def effect_shown(self, row: BlockedWord) -> SafeString:
