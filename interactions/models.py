@@ -170,6 +170,7 @@ class Feedback(models.Model):
         indexes = [
             models.Index(fields=["curated_at", "updated_at"], name="feedback_uncurated"),
             models.Index(fields=["source", "created_at"], name="feedback_of_source"),
+            models.Index(fields=["updated_at"], name="feedback_updated"),
         ]
 
     def __str__(self) -> str:

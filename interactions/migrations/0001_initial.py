@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'feedback',
                 'verbose_name_plural': 'feedback',
                 'ordering': ['-pk'],
-                'indexes': [models.Index(fields=['curated_at', 'updated_at'], name='feedback_uncurated'), models.Index(fields=['source', 'created_at'], name='feedback_of_source')],
+                'indexes': [models.Index(fields=['curated_at', 'updated_at'], name='feedback_uncurated'), models.Index(fields=['source', 'created_at'], name='feedback_of_source'), models.Index(fields=['updated_at'], name='feedback_updated')],
                 'constraints': [models.UniqueConstraint(fields=('interaction', 'source'), name='one_feedback_per_source'), models.CheckConstraint(condition=models.Q(('rating__isnull', True), ('rating__range', (1, 5)), _connector='OR'), name='rating_from_one_to_five')],
             },
         ),

@@ -32,7 +32,8 @@ def judged(words, first_heard=None, burst=20):
     watch = FloodWatch(burst)
     for one in words:
         watch.count(one)
-    found = watch.judge([one for one in words if one.step in watch.suspicious_steps()], first_heard or {})
+    steps = watch.suspicious_steps()
+    found = watch.judge([one for one in words if one.step in steps], first_heard or {})
     return {key[1]: suspicion.kind for key, suspicion in found.items()}
 
 
@@ -344,6 +345,19 @@ def test_another_reviewer_may_and_the_own_word_can_be_taken_back(own_items, rami
     olga = User.objects.create_user("olga")
     assert services.item_review(own_items[0], reviewer=olga, verdict="approve").status == "approved"
     assert services.item_review(own_items[1], reviewer=rami, verdict="reject").status == "rejected"
+
+
+@pytest.mark.django_db
+def test_a_relabel_can_be_corrected_by_who_made_it_and_not_approved_again(mood, rami):
+    theirs = TrainingDataItem.objects.create(
+        classifier=mood, fields={"text": "x"}, label="sad", status="review", source="key:a", content_hash="x"
+    )
+    made = services.item_review(theirs, reviewer=rami, verdict="relabel", label="glad")
+    assert made.source == f"user:{rami.pk}"
+    assert services.item_review(made, reviewer=rami, verdict="relabel", label="calm").status == "approved"
+    made.refresh_from_db()
+    with pytest.raises(Conflict):
+        services.item_review(made, reviewer=rami, verdict="approve")
 
 
 @pytest.mark.django_db

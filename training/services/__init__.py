@@ -17,7 +17,7 @@ from training.services.labelled_files import LabelledFile, labelled_file_read
 from training.services.review import item_review, items_review
 from training.services.runs import FineTuning, fine_tune, new_items_count, run_resume, run_start
 from training.services.snapshots import data_digest, golden_digest, golden_reserve, snapshot_freeze
-from training.services.trust import is_own, own_sources, quarantine_reject, quarantine_release
+from training.services.trust import own_sources, quarantine_reject, quarantine_release
 from training.services.words import word_remove, words_add, words_in_force
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "golden_digest",
     "golden_reserve",
     "golden_set",
-    "is_own",
     "item_review",
     "items_review",
     "items_to_export",

@@ -303,7 +303,7 @@ def withdraw(feedback: Feedback, *, unless: str) -> int:
     items = TrainingDataItem.objects.filter(
         interaction_id=feedback.interaction_id,
         source=feedback.source,
-        status__in=[Status.APPROVED, Status.REVIEW],
+        status__in=[Status.APPROVED, Status.REVIEW, Status.QUARANTINED],
         reviews=None,
     ).exclude(Q(split=TrainingDataItem.Split.TEST) | Q(label=unless))
     keys = list(items.values_list("pk", flat=True))

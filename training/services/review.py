@@ -1,12 +1,12 @@
 """What a reviewer decides about items: approve, reject, or relabel, which makes a new item."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from interactions.services import review_note
@@ -15,7 +15,7 @@ from kalimtak.core.errors import Conflict, InvalidInput
 from registry.services import label_given
 from training.etl.load import LIVE, REASON_LENGTH
 from training.models import Review, TrainingDataItem
-from training.services.trust import is_own, people_behind
+from training.services.trust import own_items, people_behind
 
 Status = TrainingDataItem.Status
 Verdict = Review.Verdict
@@ -36,6 +36,8 @@ def item_review(
     decision = _Decision(reviewer, _checked_verdict(verdict), label)
     with transaction.atomic():
         locked = TrainingDataItem.objects.select_for_update(of=("self",)).select_related("classifier").get(pk=item.pk)
+        if decision.barred([item.pk]):
+            raise Conflict(f"Item {item.pk} is your own word; another reviewer has to judge it.", code="own_item")
         result = decision.apply(locked)
         data = {"label": result.label, "classifier": locked.classifier.slug, "status": result.status}
         audit.record(decision.actor, f"item.{verdict}", f"item {locked.pk}", **data)
@@ -88,10 +90,10 @@ class _Decision:
     def apply_batch(self, keys: Sequence[int], settled: str | None) -> int:
         """Apply to the items with these keys but those that are `settled` by now; how many that were."""
         items = TrainingDataItem.objects.filter(pk__in=keys).select_related("classifier").order_by("pk")
-        decided = 0
+        decided, barred = 0, self.barred(keys)
         for item in items.select_for_update(of=("self",)):
             item.refresh_from_db(fields=["status"])  # an earlier one of the batch may have replaced it
-            if item.status != settled and not self._is_barred(item):
+            if item.status != settled and item.pk not in barred:
                 self.apply(item)
                 decided += 1
         if decided:
@@ -99,13 +101,26 @@ class _Decision:
             audit.record(self.actor, f"items.{self.verdict}", f"{decided} items", **data)
         return decided
 
-    def _is_barred(self, item: TrainingDataItem) -> bool:
-        """Nobody makes a label of their own word; taking it back is no such thing."""
-        return self.verdict != Verdict.REJECT and is_own(item, self.reviewer)
+    def barred(self, keys: Sequence[int]) -> set[int]:
+        """Those that are the reviewer's own word: nobody makes a label of it, while taking it back is no such thing."""
+        if self.verdict == Verdict.REJECT:
+            return set()
+        own = own_items(keys, self.reviewer)
+        return own - self._relabelled(own) if own and self.verdict == Verdict.RELABEL else own
+
+    def _relabelled(self, keys: Collection[int]) -> set[int]:
+        """Those that the reviewer's relabel of somebody else's item made: another relabel corrects that verdict."""
+        relabel = Review.objects.filter(
+            reviewer=self.reviewer,
+            verdict=Verdict.RELABEL,
+            label=OuterRef("label"),
+            item__classifier=OuterRef("classifier"),
+            item__content_hash=OuterRef("content_hash"),
+        )
+        made = TrainingDataItem.objects.filter(Exists(relabel), pk__in=keys)
+        return set(made.values_list("pk", flat=True))
 
     def apply(self, item: TrainingDataItem) -> TrainingDataItem:
-        if self._is_barred(item):
-            raise Conflict(f"Item {item.pk} is your own word; another reviewer has to judge it.", code="own_item")
         if item.status == Status.QUARANTINED:
             raise Conflict(f"Item {item.pk} is in quarantine; release it first.", code="quarantined")
         label = self._label_for(item)

@@ -239,7 +239,8 @@ def _leave_quarantine(items: "QuerySet[TrainingDataItem]", reviewer: AbstractBas
             rows = TrainingDataItem.objects.filter(pk__in=keys[start : start + _CHUNK], status=Status.QUARANTINED)
             locked = list(rows.select_for_update(of=("self",)).select_related("classifier").order_by("pk"))
             if status == Status.REVIEW:
-                locked = [item for item in locked if not is_own(item, reviewer)]
+                own = own_items([item.pk for item in locked], reviewer)
+                locked = [item for item in locked if item.pk not in own]
             for item in locked:
                 _leave(item, status, reason.format(name))
                 classifiers.add(item.classifier)
@@ -277,10 +278,11 @@ def own_sources(reviewer: AbstractBaseUser) -> set[str]:
     return sources
 
 
-def is_own(item: TrainingDataItem, reviewer: AbstractBaseUser) -> bool:
-    """Whether the label of `item` is what `reviewer` said."""
+def own_items(keys: Collection[int], reviewer: AbstractBaseUser) -> set[int]:
+    """Those of the items with these keys whose label is what `reviewer` said."""
     own = own_sources(reviewer)
-    return item.source in own or (item.pk is not None and item.sources.filter(source__in=own).exists())
+    items = TrainingDataItem.objects.filter(Q(source__in=own) | Q(sources__source__in=own), pk__in=keys)
+    return set(items.values_list("pk", flat=True))
 
 
 def people_behind(item: TrainingDataItem) -> set[str]:
