@@ -205,17 +205,6 @@ def make_learning(classifier, version, trainer):
     from training.services import words_add
 
     words_add(["grr*", "حمق"], effect="block", classifier=classifier, actor="tala")
-    shares = {
-        "emotion": {"label": {HOSTILE: [0.5, 0.4]}, "source": {"key:abc": [0.1, 0.2]}, "domain": {"": [1.0, 1.0]}}
-    }
-    curation = Job.objects.create(
-        kind="curate",
-        key="curate:1",
-        state="succeeded",
-        progress=1.0,
-        result={"loaded": 2, "shares": shares},
-        actor="tala",
-    )
     job = Job.objects.create(
         kind="train", key="train:1", state="succeeded", progress=1.0, result={"version": version.ref}, actor="tala"
     )
@@ -244,14 +233,7 @@ def make_learning(classifier, version, trainer):
     )
     item = TrainingDataItem.objects.filter(status="review").last()
     Review.objects.create(item=item, reviewer=trainer, verdict="approve", label=item.label)
-    return {
-        "job": job,
-        "curation": curation,
-        "waiting_job": waiting,
-        "snapshot": snapshot,
-        "run": run,
-        "dataset": dataset,
-    }
+    return {"job": job, "waiting_job": waiting, "snapshot": snapshot, "run": run, "dataset": dataset}
 
 
 @pytest.fixture

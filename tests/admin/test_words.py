@@ -1,5 +1,7 @@
 """Pages around curation: the words that staff block or allow, and what a set was made of before and after."""
 
+from kalimtak.core.models import Job
+from tests.admin.conftest import HOSTILE
 from training.models import BlockedWord
 
 
@@ -18,7 +20,11 @@ def test_staff_edit_the_lists_in_the_admin(world, sign_in):
 
 
 def test_a_curation_tells_the_shares_before_and_after(world, sign_in):
-    page = sign_in("vera").get(f"/admin/core/job/{world.curation.pk}/change/").text
+    shares = {
+        "emotion": {"label": {HOSTILE: [0.5, 0.4]}, "source": {"key:abc": [0.1, 0.2]}, "domain": {"": [1.0, 1.0]}}
+    }
+    job = Job.objects.create(kind="curate", key="curate:1", state="succeeded", result={"loaded": 2, "shares": shares})
+    page = sign_in("vera").get(f"/admin/core/job/{job.pk}/change/").text
     assert "Shares of the set" in page
     assert "50.0%" in page
     assert "40.0%" in page
