@@ -11,17 +11,20 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from training.streams import (
+    FORMULA_STARTS,
     ImportRefused,
     Limits,
     RowError,
     check_content,
+    check_encoding,
     find_delimiter,
+    find_encoding,
     named_format,
     text_lines,
     unpacked,
@@ -58,6 +61,11 @@ class Source:
     sample: "pd.DataFrame"
     metadata: Mapping[str, Any] | None = None
     limits: Limits = field(default_factory=Limits)
+    encoding: str = ""
+
+    def content(self) -> AbstractContextManager[IO[bytes]]:
+        """The file from its start, unpacked and, where it is text, as UTF-8."""
+        return unpacked(self.path, self.is_gzipped, self.limits, self.encoding)
 
     @property
     def unit(self) -> str:
@@ -65,16 +73,21 @@ class Source:
         return "record" if self.kind in ("json", "parquet") else "line"
 
 
-def open_source(path: Path, name: str, limits: Limits | None = None) -> Source:
-    """Recognise the file at `path`, called `name` by whoever sent it. Raises `ImportRefused`."""
+def open_source(path: Path, name: str, limits: Limits | None = None, *, encoding: str = "") -> Source:
+    """Recognise the file at `path`, called `name` by whoever sent it. Raises `ImportRefused`.
+
+    `encoding`, a key of `ENCODINGS`, is what a text file is written in; "": as its byte order mark says, else UTF-8.
+    """
     import pandas as pd  # half a second that the web processes need not pay for
 
     limits = limits or Limits()
     kind, is_gzipped = named_format(name)
-    with unpacked(path, is_gzipped, limits) as stream:
+    check_encoding(encoding)
+    encoding = (encoding if kind != "parquet" else "") or find_encoding(path, kind, is_gzipped, limits)
+    with unpacked(path, is_gzipped, limits, encoding) as stream:
         check_content(name, kind, stream.read(4096))
-    delimiter = find_delimiter(path, kind, is_gzipped, limits)
-    draft = Source(path, name, kind, is_gzipped, delimiter, columns=(), sample=pd.DataFrame(), limits=limits)
+    delimiter = find_delimiter(path, kind, is_gzipped, limits, encoding)
+    draft = Source(path, name, kind, is_gzipped, delimiter, (), pd.DataFrame(), limits=limits, encoding=encoding)
     if kind == "json":
         draft = replace(draft, metadata=_read_json(draft)[1])
     first = next(chunks(draft), None)
@@ -160,7 +173,7 @@ class _Physical:
 
 
 def _csv_rows(source: Source) -> Rows:
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream:
+    with source.content() as stream:
         lines = _Physical(text_lines(stream, source.name, source.limits.line), RECORD_CHARACTERS)
         header: list[str] | None = None
         for record in _csv_records(lines, source.delimiter):
@@ -173,7 +186,12 @@ def _csv_rows(source: Source) -> Rows:
             elif len(record[1]) != len(header):
                 yield RowError(record[0], f"{len(record[1])} columns where the header has {len(header)}.")
             else:
-                yield record[0], dict(zip(header, record[1], strict=True))
+                yield record[0], dict(zip(header, map(formula_restored, record[1]), strict=True))
+
+
+def formula_restored(cell: str) -> str:
+    """What `exporters.formula_safe` made of a cell, undone."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(FORMULA_STARTS) else cell
 
 
 def _csv_records(lines: _Physical, delimiter: str) -> Iterator[tuple[int, list[str]] | RowError]:
@@ -212,7 +230,7 @@ def _checked_header(source: Source, cells: list[str]) -> list[str]:
 
 
 def _jsonl_rows(source: Source) -> Rows:
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream:
+    with source.content() as stream:
         for line in text_lines(stream, source.name, source.limits.line):
             if isinstance(line, RowError):
                 yield line
@@ -247,7 +265,7 @@ def _json_rows(source: Source) -> Rows:
 
 def _read_json(source: Source) -> tuple[list[Any], Mapping[str, Any] | None]:
     """The records of a JSON file, and its `metadata` where it has one."""
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream:
+    with source.content() as stream:
         raw = stream.read(source.limits.json + 1)
     if len(raw) > source.limits.json:
         raise ImportRefused(f"{source.name} is over {source.limits.json} bytes, too much to parse whole; use JSONL.")
@@ -255,7 +273,9 @@ def _read_json(source: Source) -> tuple[list[Any], Mapping[str, Any] | None]:
         value = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ImportRefused(f"Line {line} of {source.name} is not UTF-8; save the file as UTF-8.") from error
+        raise ImportRefused(
+            f"Line {line} of {source.name} is not UTF-8; save it as UTF-8, or say which encoding it has."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ImportRefused(f"{source.name} is not valid JSON: {error}.") from error
     if isinstance(value, list):
@@ -285,9 +305,9 @@ def _parquet_rows(source: Source) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream, _seekable(source, stream) as whole:
+    with source.content() as stream, _seekable(source, stream) as whole:
         try:
-            table = pq.ParquetFile(whole)
+            table = pq.ParquetFile(whole, buffer_size=2**20, pre_buffer=False)
             _check_parquet(source, table)
             number = 0
             for batch in table.iter_batches(batch_size=CHUNK_ROWS, columns=list(source.columns) or None):

@@ -38,6 +38,8 @@ class Dataset(models.Model):
     digest = models.CharField(_("SHA-256 of the file"), max_length=64, blank=True)
     options = models.JSONField(_("import options"), default=dict, blank=True)
     report = models.JSONField(_("analysis"), default=dict, blank=True)
+    checkpoint = models.JSONField(_("how far it was loaded"), default=dict, blank=True)
+    findings = models.JSONField(_("examination"), default=dict, blank=True)
     rows = models.PositiveIntegerField(_("rows"), default=0)
     error = models.TextField(_("error"), blank=True)
     job = models.ForeignKey("core.Job", models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("job"))
@@ -215,6 +217,7 @@ class SnapshotItem(models.Model):
         verbose_name = _("snapshot row")
         verbose_name_plural = _("snapshot rows")
         constraints = [models.UniqueConstraint(fields=["snapshot", "item"], name="item_once_per_snapshot")]
+        indexes = [models.Index(fields=["snapshot", "content_hash"], name="snapshot_row_content")]
 
     def __str__(self) -> str:
         return f"{self.label} ({self.split})"

@@ -34,7 +34,13 @@ MORE = 1_100
 DEATHS = {
     "upload": ["store.dataset_before_rename", "store.dataset_after_rename", "audit.before_row"],
     "import": [
-        *("jobs.after_claim", "import.before_first_chunk", "import.in_chunk", "import.between_chunks"),
+        *(
+            "jobs.after_claim",
+            "import.analysed",
+            "import.before_first_chunk",
+            "import.in_chunk",
+            "import.between_chunks",
+        ),
         *("import.in_chunk:3", "import.before_ready", "import.before_run", "run.before_commit", "jobs.before_finish"),
     ],
     "download": ["import.fetched"],

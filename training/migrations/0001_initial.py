@@ -28,6 +28,8 @@ class Migration(migrations.Migration):
                 ('digest', models.CharField(blank=True, max_length=64, verbose_name='SHA-256 of the file')),
                 ('options', models.JSONField(blank=True, default=dict, verbose_name='import options')),
                 ('report', models.JSONField(blank=True, default=dict, verbose_name='analysis')),
+                ('checkpoint', models.JSONField(blank=True, default=dict, verbose_name='how far it was loaded')),
+                ('findings', models.JSONField(blank=True, default=dict, verbose_name='examination')),
                 ('rows', models.PositiveIntegerField(default=0, verbose_name='rows')),
                 ('error', models.TextField(blank=True, verbose_name='error')),
                 ('actor', models.CharField(blank=True, max_length=150, verbose_name='loaded by')),
@@ -155,5 +157,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='snapshotitem',
             constraint=models.UniqueConstraint(fields=('snapshot', 'item'), name='item_once_per_snapshot'),
+        ),
+        migrations.AddIndex(
+            model_name='snapshotitem',
+            index=models.Index(fields=['snapshot', 'content_hash'], name='snapshot_row_content'),
         ),
     ]

@@ -5,14 +5,15 @@ from training.services.curation import CurationStats, evidence_waiting, example_
 from training.services.datasets import (
     dataset_add,
     dataset_add_url,
-    dataset_analyse,
     dataset_fetch,
     dataset_import_queue,
-    dataset_load,
+    dataset_role_preview,
+    dataset_role_set,
 )
 from training.services.evaluations import GoldenSet, evaluate_all, golden_set, version_evaluate, version_judgement
 from training.services.execution import run_execute
 from training.services.exports import items_to_export, snapshot_to_export
+from training.services.imports import dataset_analyse, dataset_load, dataset_preview
 from training.services.labelled_files import LabelledFile, labelled_file_read
 from training.services.review import item_review, items_review
 from training.services.runs import FineTuning, fine_tune, new_items_count, run_resume, run_start
@@ -33,6 +34,9 @@ __all__ = [
     "dataset_fetch",
     "dataset_import_queue",
     "dataset_load",
+    "dataset_preview",
+    "dataset_role_preview",
+    "dataset_role_set",
     "evaluate_all",
     "evidence_waiting",
     "example_add",
