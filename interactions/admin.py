@@ -114,7 +114,8 @@ class UserInteractionAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description=_("confidence"), ordering="confidence")
     def confidence_shown(self, interaction: UserInteraction) -> str:
-        return f"{interaction.confidence:.0%}"
+        is_told = interaction.confidence or interaction.source != UserInteraction.Source.IMPORTED
+        return f"{interaction.confidence:.0%}" if is_told else "–"
 
     @admin.display(description=_("asked"))
     def asked(self, interaction: UserInteraction) -> Any:

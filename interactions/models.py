@@ -27,6 +27,7 @@ class UserInteraction(models.Model):
 
     `rating`, `comment` and `correction` mirror the newest feedback; `reviewed_label` is what a reviewer decided. Of a
     multi-label classifier these two and `labels` hold the text of a set (`registry.labels`), and `label` its top label.
+    What was answered elsewhere has no version unless it names one of ours, and confidence 0 unless it says.
     """
 
     class Kind(models.TextChoices):
@@ -39,11 +40,17 @@ class UserInteraction(models.Model):
         CASCADE = "cascade", _("cascade")
         CACHE = "cache", _("cache")
         RULE = "rule", _("rule")
+        IMPORTED = "imported", _("answered elsewhere")
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     classifier = models.ForeignKey("registry.Classifier", models.PROTECT, verbose_name=_("classifier"))
     version = models.ForeignKey(
-        "registry.ModelVersion", models.PROTECT, related_name="interactions", verbose_name=_("version")
+        "registry.ModelVersion",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="interactions",
+        verbose_name=_("version"),
     )
     deployment = models.ForeignKey(
         "registry.Deployment", models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("deployment")

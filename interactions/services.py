@@ -34,7 +34,7 @@ class NewInteraction:
     """
 
     classifier_id: int
-    version_id: int
+    version_id: int | None
     deployment_id: int | None
     fields: dict[str, str]
     label: str
@@ -147,7 +147,7 @@ def _earlier(memo: NewMemo | None, held: dict[tuple[str, str], RequestMemo]) -> 
 
 
 def _insert(rows: Sequence[NewInteraction]) -> None:
-    answers_insert(rows, _subject_ids({row.pseudonym for row in rows if row.pseudonym}))
+    answers_insert(rows, subject_ids({row.pseudonym for row in rows if row.pseudonym}))
 
 
 # People ------------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def subject_of(client_id: str) -> Subject:
     return Subject.objects.get_or_create(pseudonym=pseudonym_of(client_id))[0]
 
 
-def _subject_ids(pseudonyms: Iterable[str]) -> dict[str, int]:
+def subject_ids(pseudonyms: Iterable[str]) -> dict[str, int]:
     """Row ids by pseudonym; new people get a row. Not cached: an erased person's row may be gone any moment."""
     wanted = set(pseudonyms)
     if not wanted:
@@ -223,7 +223,8 @@ def feedback_give(
         raise InvalidInput("A rating is a whole number from 1 to 5.", fields={"rating": ["Use 1 to 5."]})
     with transaction.atomic():
         interaction = _interaction_of(interaction_id, caller)
-        classifier, known = interaction.classifier, interaction.version.labels
+        classifier = interaction.classifier
+        known = interaction.version.labels if interaction.version else ()
         given = {
             "rating": rating,
             "comment": comment,

@@ -55,6 +55,7 @@ def datasets_have_their_files(look: Look) -> Iterator[Finding]:
 def files_have_their_datasets(look: Look) -> Iterator[Finding]:
     """No upload lies in the store that no data set names."""
     known = set(Dataset.objects.exclude(digest="").values_list("digest", flat=True))
+    known |= set(Dataset.objects.values_list("report__errors_file", flat=True))
     for path in store.dataset_files():
         try:
             age = timezone.now().timestamp() - path.lstat().st_mtime
@@ -73,7 +74,8 @@ def datasets_are_on_their_way(look: Look) -> Iterator[Finding]:
         if not in_terminal and (dataset.job is None or dataset.job.is_finished):
             why = f"its job is {dataset.job.state}" if dataset.job else "no job does it"
             yield warning(f"data set {dataset.pk}", f"it is loading, but {why}", "Load it again: nothing comes twice.")
-    counted = Dataset.objects.filter(state=Dataset.State.READY).annotate(held=Count("items"))
+    items = Dataset.objects.exclude(origin=Dataset.Origin.FEEDBACK)  # whose rows are interactions
+    counted = items.filter(state=Dataset.State.READY).annotate(held=Count("items"))
     for dataset in look.rows(counted, batch=50):
         if dataset.held < dataset.rows:
             what = f"{dataset.rows} items were loaded, {dataset.held} are there"

@@ -179,7 +179,7 @@ def unpacked(path: Path, is_gzipped: bool, limits: Limits, encoding: str = "") -
         raw.seek(0)
         stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_gzipped else raw  # type: ignore[assignment]
         try:
-            content = io.BufferedReader(_Capped(stream, limits.unpacked), 2**16)
+            content: IO[bytes] = io.BufferedReader(_Capped(stream, limits.unpacked), 2**16)
             if encoding not in ("", "utf-8"):
                 content = io.BufferedReader(_Transcoded(content, encoding), 2**16)
             yield content

@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                 ('scores', models.JSONField(default=dict, verbose_name='scores')),
                 ('threshold', models.FloatField(default=0.0, verbose_name='threshold')),
                 ('abstained', models.BooleanField(default=False, verbose_name='abstained')),
-                ('source', models.CharField(choices=[('model', 'model'), ('backup', 'backup'), ('cascade', 'cascade'), ('cache', 'cache'), ('rule', 'rule')], default='model', max_length=10, verbose_name='source')),
+                ('source', models.CharField(choices=[('model', 'model'), ('backup', 'backup'), ('cascade', 'cascade'), ('cache', 'cache'), ('rule', 'rule'), ('imported', 'answered elsewhere')], default='model', max_length=10, verbose_name='source')),
                 ('flags', models.JSONField(blank=True, default=list, verbose_name='flags')),
                 ('latency_ms', models.FloatField(default=0.0, help_text='milliseconds', verbose_name='latency')),
                 ('rating', models.PositiveSmallIntegerField(blank=True, null=True, verbose_name='rating')),
@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
                 ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='core.apikey', verbose_name='API key')),
                 ('classifier', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='registry.classifier', verbose_name='classifier')),
                 ('deployment', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='registry.deployment', verbose_name='deployment')),
-                ('version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='interactions', to='registry.modelversion', verbose_name='version')),
+                ('version', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='interactions', to='registry.modelversion', verbose_name='version')),
             ],
             options={
                 'verbose_name': 'interaction',

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,6 +133,13 @@ def queue_import(then: str = "train") -> None:
     services.dataset_import_queue(dataset, actor="olga", then=then)
 
 
+def queue_past() -> None:
+    """A log of answers, every second one rated, waiting to be imported."""
+    head, *lines = rows_file().with_name("more.csv").read_text().splitlines()
+    log = "\n".join([f"{head},rating", *(f"{line},{'up' if number % 2 else ''}" for number, line in enumerate(lines))])
+    services.interactions_add(topic(), source=BytesIO(log.encode()), name="log.csv", actor="olga")
+
+
 def queue_download() -> None:
     settings.KALIMTAK_DATASET_HOSTS = ["data.example"]
     dataset = services.dataset_add_url(topic(), url="https://data.example/more.csv", actor="olga")
@@ -237,6 +245,7 @@ def unless_done(act: Callable[[], object]) -> Callable[[], object]:
 SCENARIOS = {
     "upload": Scenario(upload, upload),
     "import": Scenario(lambda: first_job("import"), reap_and(lambda: first_job("import"))),
+    "past": Scenario(lambda: first_job("import_interactions"), reap_and(lambda: first_job("import_interactions"))),
     "download": Scenario(fetch_and_work, reap_and(fetch_and_work)),
     "start": Scenario(start_run, start_run),
     "fine_tune": Scenario(fine_tune, reap_and(lambda: first_job("fine_tune"))),

@@ -43,6 +43,10 @@ DEATHS = {
         ),
         *("import.in_chunk:3", "import.before_ready", "import.before_run", "run.before_commit", "jobs.before_finish"),
     ],
+    "past": [
+        *("past.analysed", "past.in_chunk", "past.between_chunks", "past.in_chunk:3", "past.before_ready"),
+        "jobs.before_finish",
+    ],
     "download": ["import.fetched"],
     "start": [
         *("snapshot.before_golden", "snapshot.before_rows", "snapshot.before_rows:2", "snapshot.before_commit"),
@@ -212,7 +216,7 @@ def clone(templates: Templates) -> Iterator[Callable[[str], Installation]]:
 
 Clone = Callable[[str], Installation]
 Undisturbed = Callable[[str], dict[str, Any]]
-PREPARE = {"import": "queue_import()", "download": "queue_download()", "train": "queue_run()"}
+PREPARE = {"import": "queue_import()", "past": "queue_past()", "download": "queue_download()", "train": "queue_run()"}
 
 
 @pytest.fixture(scope="module")

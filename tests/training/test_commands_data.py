@@ -37,6 +37,16 @@ def test_an_import_prints_what_the_file_is_and_what_became_of_it(mood, rows):
     assert "2 loaded (0 wait for review), 0 already there" in printed
 
 
+def test_what_is_said_of_a_file_counts(mood, rows):
+    words = ["import_dataset", str(rows), "--classifier", "mood"]
+    assert "1 rows left out by their label: weird 1." in run(*words, "--unknown-labels", "drop")
+    assert "1 loaded" in run(*words, "--map", "weird=calm")
+    with pytest.raises(CommandError, match="have labels that the classifier does not have"):
+        run(*words, "--unknown-labels", "refuse")
+    with pytest.raises(CommandError, match="FOUND=LABEL"):
+        run(*words, "--map", "weird")
+
+
 def test_a_mere_analysis_loads_nothing(mood, rows):
     assert "3 rows, 2 good" in run("import_dataset", str(rows), "--classifier", "mood", "--analyse-only")
     assert not TrainingDataItem.objects.exists()

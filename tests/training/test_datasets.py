@@ -230,7 +230,7 @@ def test_labels_the_classifier_lacks_are_mapped_left_out_or_refused(load):
     assert mapped.report["errors"] == [{"line": 5, "reason": "Unknown label 'odd'."}]
     dropped = load("text,label\ne,glad\nf,odd\n", options={"unknown_labels": "drop"})
     assert (dropped.report["dropped_count"], dropped.report["error_count"]) == (1, 0)
-    with pytest.raises(InvalidInput, match="1 rows of rows.csv have labels"):
+    with pytest.raises(InvalidInput, match="1 rows of rows"):
         load("text,label\ng,glad\nh,odd\n", options={"unknown_labels": "refuse"})
     assert not items(fields__text="g").exists()
 
@@ -334,10 +334,11 @@ def test_a_preview_says_how_the_file_would_be_read(mood):
     raw = "texte;label;x\ncafé;glad;1\nmoon;weird;2\n".encode("utf-16")
     dataset = services.dataset_add(mood, source=io.BytesIO(raw), name="rows.csv", actor="olga")
     preview = services.dataset_preview(dataset)
-    source = preview.opened.source
+    source = preview.source
     assert (source.kind, source.encoding, source.delimiter) == ("csv", "utf-16", ";")
     assert preview.rows == [["2", "café", "glad", "1"], ["3", "moon", "weird", "2"]]
-    assert preview.opened.columns.inputs == ("texte",)
+    assert preview.columns.inputs == ("texte",)
     assert (preview.labels, preview.unknown) == ({"glad": 1}, {"weird": 1})
-    with pytest.raises(InvalidInput, match="no column 'nope'"):
-        services.dataset_preview(dataset, {"label_field": "nope"})
+    wrong = services.dataset_preview(dataset, {"label_field": "nope"})
+    assert wrong.columns is None
+    assert "no column 'nope'" in wrong.refusal

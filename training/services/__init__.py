@@ -7,14 +7,23 @@ from training.services.datasets import (
     dataset_add_url,
     dataset_fetch,
     dataset_import_queue,
+    dataset_load_queue,
     dataset_role_preview,
     dataset_role_set,
 )
 from training.services.evaluations import GoldenSet, evaluate_all, golden_set, version_evaluate, version_judgement
+from training.services.examinations import dataset_examine, dataset_examine_queue
 from training.services.execution import run_execute
-from training.services.exports import items_to_export, snapshot_to_export
-from training.services.imports import dataset_analyse, dataset_load, dataset_preview
+from training.services.exports import export_columns, items_to_export, snapshot_to_export
+from training.services.files import dataset_preview
+from training.services.imports import dataset_analyse, dataset_load
 from training.services.labelled_files import LabelledFile, labelled_file_read
+from training.services.past_interactions import (
+    interactions_add,
+    interactions_columns,
+    interactions_load,
+    interactions_to_export,
+)
 from training.services.review import item_review, items_review
 from training.services.runs import FineTuning, fine_tune, new_items_count, run_resume, run_start
 from training.services.snapshots import data_digest, golden_digest, golden_reserve, snapshot_freeze
@@ -31,9 +40,12 @@ __all__ = [
     "dataset_add",
     "dataset_add_url",
     "dataset_analyse",
+    "dataset_examine",
+    "dataset_examine_queue",
     "dataset_fetch",
     "dataset_import_queue",
     "dataset_load",
+    "dataset_load_queue",
     "dataset_preview",
     "dataset_role_preview",
     "dataset_role_set",
@@ -41,10 +53,15 @@ __all__ = [
     "evidence_waiting",
     "example_add",
     "examples_curate",
+    "export_columns",
     "fine_tune",
     "golden_digest",
     "golden_reserve",
     "golden_set",
+    "interactions_add",
+    "interactions_columns",
+    "interactions_load",
+    "interactions_to_export",
     "item_review",
     "items_review",
     "items_to_export",

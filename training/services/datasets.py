@@ -42,8 +42,9 @@ def dataset_add(
 ) -> Dataset:
     """Keep a file in the store, and then write its row and, unless `then` is None, the job that loads it.
 
-    The file's extension must be one that can be read. `options` may hold what `options_check` knows. No transaction may be open: copying a large file would hold up everybody. Raises `InvalidInput` for
-    another name and for a role or split that does not exist, `TooLarge` and `Unavailable` from the store.
+    The file's extension must be one that can be read. `options` may hold what `options_check` knows. No transaction
+    may be open: copying a large file would hold up everybody. Raises `InvalidInput` for another name, option, role or
+    split, `TooLarge` and `Unavailable` from the store.
     """
     _check_choice("role", role, Dataset.Role.values)
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
@@ -124,6 +125,23 @@ def dataset_import_queue(dataset: Dataset, *, actor: str, then: str = "none", ri
         Dataset.objects.filter(pk=dataset.pk).update(job=job)
     dataset.job = job
     return job
+
+
+def dataset_load_queue(dataset: Dataset, options: Mapping[str, Any], *, actor: str, then: str = "none") -> Job:
+    """Queue the loading of `dataset` as the `options` say. Raises `InvalidInput` for options that cannot be, and
+    `Conflict` (`dataset_busy`) while it is being loaded already."""
+    options_check(options)
+    _check_choice("split", str(options.get("split", "")), ["", *TrainingDataItem.Split.values])
+    _check_choice("then", then, THEN)
+    with transaction.atomic():
+        locked = Dataset.objects.select_for_update(of=("self",)).select_related("job").get(pk=dataset.pk)
+        if locked.job is not None and not locked.job.is_finished:
+            raise Conflict("It is being loaded already.", code="dataset_busy")
+        address = {"url": dataset.options["url"]} if dataset.options.get("url") else {}
+        dataset.options = {**options, **address}
+        dataset.state, dataset.error = Dataset.State.PENDING, ""
+        dataset.save(update_fields=["options", "state", "error"])
+        return dataset_import_queue(dataset, actor=actor, then=then)
 
 
 def options_check(options: Mapping[str, Any]) -> None:

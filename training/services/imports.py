@@ -1,77 +1,33 @@
 """What a file holds, and how it becomes items: in short transactions that go on where an attempt broke off."""
 
-import hashlib
-import json
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from kalimtak.core import audit, jobs
 from kalimtak.core.crashpoints import crashpoint
-from kalimtak.core.errors import InvalidInput, KalimtakError
-from registry import store
+from kalimtak.core.errors import KalimtakError
 from registry.models import Classifier
 from training.etl.clean import redact_fields
 from training.etl.duplicates import content_hash
 from training.etl.load import fields_dict, known_items
 from training.models import Dataset, TrainingDataItem
 from training.services.datasets import MAX_LABELS, Progress, dataset_fetch
+from training.services.files import Opened, dataset_open
+from training.services.passes import BadRows, Checkpoint, Effect, note_failure, refusals_told, share_of
 from training.streams import ImportRefused
 
 if TYPE_CHECKING:
-    from training.analysis import Analysis, LabelRules, Row
-    from training.columns import Columns
-    from training.importers import RowError, Source
+    from training.analysis import Analysis, Row
 
 Status = TrainingDataItem.Status
-Effect = Callable[[], AbstractContextManager[Any]]
-ERRORS_KEPT = 1_000_000  # rows in the file of bad rows
-ANALYSIS_SHARE = 0.4  # of the whole work, for the progress bar
-PREVIEW_ROWS = 10
-
-
-class Opened(NamedTuple):
-    """A file, the columns that are read, and what its labels may be."""
-
-    source: "Source"
-    columns: "Columns"
-    rules: "LabelRules"
 
 
 # Looking at it ---------------------------------------------------------------------------------------------------
-
-
-class Preview(NamedTuple):
-    """The beginning of a file: how it was recognised, its first rows, and the labels among the first 500."""
-
-    opened: Opened
-    rows: list[list[str]]
-    labels: Counter[str]
-    unknown: Counter[str]
-    problems: list["RowError"]
-
-
-def dataset_preview(dataset: Dataset, options: Mapping[str, Any] | None = None) -> Preview:
-    """Read the beginning of the file as its options, or the `options` given, say. Raises `InvalidInput`."""
-    from training.analysis import read_rows
-    from training.importers import chunks
-
-    with refusals_told():
-        opened = dataset_open(dataset, dataset.options if options is None else options)
-        first = next(chunks(opened.source))
-        read = read_rows(first, opened.columns, opened.rules)
-    shown = first.frame.head(PREVIEW_ROWS).itertuples(index=True, name=None)
-    rows = [["" if cell is None else str(cell)[:200] for cell in row] for row in shown]
-    labels = Counter(label for row in read.rows if row.label for label in opened.rules.parts(row.label))
-    return Preview(opened, rows, labels, read.unknown, read.errors)
 
 
 def dataset_analyse(dataset: Dataset) -> dict[str, Any]:
@@ -82,61 +38,6 @@ def dataset_analyse(dataset: Dataset) -> dict[str, Any]:
     Dataset.objects.filter(pk=dataset.pk).update(report=report)
     dataset.report = report
     return report
-
-
-@contextmanager
-def refusals_told() -> Iterator[None]:
-    """`ImportRefused` as the error that every door shows."""
-    try:
-        yield
-    except ImportRefused as error:
-        raise InvalidInput(str(error), code="dataset_refused") from error
-
-
-def dataset_open(dataset: Dataset, options: Mapping[str, Any]) -> Opened:
-    """Recognise the file and its columns. Raises `ImportRefused`."""
-    from training.columns import choose_columns  # pandas takes half a second, which the web need not pay for
-    from training.importers import Limits, open_source
-
-    classifier = dataset.classifier
-    source = open_source(
-        store.dataset_path(dataset.digest),
-        dataset.name,
-        Limits(unpacked=settings.KALIMTAK_MAX_UPLOAD),
-        encoding=options.get("encoding", ""),
-    )
-    columns = choose_columns(
-        source.columns,
-        source.sample,
-        input_fields=classifier.input_fields,
-        label_field=classifier.label_field,
-        labels={*classifier.labels, *classifier.get_label_config().mapping, *(options.get("labels") or {})},
-        multi_label=classifier.multi_label,
-        asked_inputs=options.get("text_fields") or (),
-        asked_label=options.get("label_field") or "",
-        asked_split=options.get("split_field") or "",
-    )
-    return Opened(source, columns, label_rules(classifier, source, columns, options))
-
-
-def label_rules(
-    classifier: Classifier, source: "Source", columns: "Columns", options: Mapping[str, Any] | None = None
-) -> "LabelRules":
-    """How the label column of a file is read for this classifier, and with what a person said of its labels."""
-    from training.analysis import SEPARATORS, LabelRules, separators_in
-
-    options, separators = options or {}, SEPARATORS
-    if classifier.multi_label and not classifier.labels and columns.label:
-        separators = separators_in(source.sample[columns.label])
-    told = options.get("labels") or {}
-    return LabelRules(
-        tuple(classifier.labels),
-        dict(classifier.get_label_config().mapping) | {found: label for found, label in told.items() if label},
-        classifier.multi_label,
-        separators,
-        left_out=frozenset(found for found, label in told.items() if not label),
-        drops_unknown=options.get("unknown_labels") == "drop",
-    )
 
 
 def _analyse(dataset: Dataset, opened: Opened, progress: Progress) -> tuple["Analysis", str]:
@@ -154,31 +55,6 @@ def _analyse(dataset: Dataset, opened: Opened, progress: Progress) -> tuple["Ana
         )
         _refuse_unusable(dataset, analysis)
         return analysis, errors.keep()
-
-
-class BadRows:
-    """The list of rows that were left out, as CSV: for people to take away, mend and load."""
-
-    def __init__(self, stream: Any, unit: str) -> None:
-        self._stream, self._count = stream, 0
-        self._write(unit, "reason")
-
-    def add(self, error: "RowError") -> None:
-        self._count += 1
-        if self._count <= ERRORS_KEPT:
-            self._write(error.line, error.reason)
-
-    def keep(self) -> str:
-        """Put the list into the store; its digest, or "" where no row was left out."""
-        if not self._count:
-            return ""
-        self._stream.seek(0)
-        return store.dataset_put(self._stream)
-
-    def _write(self, *cells: Any) -> None:
-        from training.exporters import csv_line
-
-        self._stream.write(csv_line(cells))
 
 
 def _refuse_unusable(dataset: Dataset, analysis: "Analysis") -> None:
@@ -223,33 +99,6 @@ class Outcome:
     pii_redacted: int = 0
 
 
-@dataclass
-class Checkpoint:
-    """How far the file was loaded: whether it was analysed, and how many chunks are in, with what they gave.
-
-    It is written in the transaction of each chunk, and counts for what it was made of alone: file and options.
-    """
-
-    key: str
-    chunks: int
-    outcome: Outcome
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Self:
-        said = json.dumps([dataset.digest, dataset.role, dataset.options], sort_keys=True)
-        key = hashlib.sha256(said.encode()).hexdigest()
-        held = dataset.checkpoint if dataset.checkpoint.get("key") == key else {}
-        return cls(key, held.get("chunks", -1), Outcome(**held.get("outcome", {})))
-
-    @property
-    def is_analysed(self) -> bool:
-        return self.chunks >= 0
-
-    def save(self, dataset: Dataset) -> None:
-        dataset.checkpoint = asdict(self)
-        Dataset.objects.filter(pk=dataset.pk).update(checkpoint=dataset.checkpoint)
-
-
 def dataset_load(
     dataset: Dataset, *, progress: Progress | None = None, effect: Effect = transaction.atomic, job: str = ""
 ) -> Dataset:
@@ -267,16 +116,16 @@ def dataset_load(
         dataset_fetch(dataset, report_progress)
         with refusals_told():
             opened = dataset_open(dataset, dataset.options)
-            checkpoint = Checkpoint.of(dataset)
+            checkpoint = Checkpoint.of(dataset, Outcome)
             if not checkpoint.is_analysed:
                 _look_through(dataset, opened, checkpoint, report_progress, effect)
             crashpoint("import.before_first_chunk")
             _load_rows(dataset, opened, checkpoint, report_progress, effect)
     except KalimtakError as error:
-        _note_failure(dataset, error.message)
+        note_failure(dataset, error.message)
         raise
     except jobs.JobCancelled:
-        _note_failure(dataset, "Stopped before its end; load it again to go on.")
+        note_failure(dataset, "Stopped before its end; load it again to go on.")
         raise
     crashpoint("import.before_ready")
     with effect():
@@ -289,13 +138,9 @@ def dataset_load(
     return dataset
 
 
-def _note_failure(dataset: Dataset, error: str) -> None:
-    """An attempt that was overtaken has no say about what a newer one finished."""
-    unfinished = Dataset.objects.filter(pk=dataset.pk).exclude(state=Dataset.State.READY)
-    unfinished.update(state=Dataset.State.FAILED, error=error)
-
-
-def _look_through(dataset: Dataset, opened: Opened, checkpoint: Checkpoint, progress: Progress, effect: Effect) -> None:
+def _look_through(
+    dataset: Dataset, opened: Opened, checkpoint: Checkpoint[Outcome], progress: Progress, effect: Effect
+) -> None:
     """The first pass: the report, the list of bad rows, and the labels of a classifier that had none."""
     analysis, errors_file = _analyse(dataset, opened, progress)
     crashpoint("import.analysed")
@@ -318,7 +163,9 @@ def _adopt_labels(classifier: Classifier, analysis: "Analysis") -> None:
     classifier.labels = locked.labels
 
 
-def _load_rows(dataset: Dataset, opened: Opened, checkpoint: Checkpoint, progress: Progress, effect: Effect) -> None:
+def _load_rows(
+    dataset: Dataset, opened: Opened, checkpoint: Checkpoint[Outcome], progress: Progress, effect: Effect
+) -> None:
     """The second pass: what was loaded before is read once more and passed over."""
     from training.analysis import read_rows
     from training.importers import chunks
@@ -329,7 +176,7 @@ def _load_rows(dataset: Dataset, opened: Opened, checkpoint: Checkpoint, progres
     for number, chunk in enumerate(chunks(opened.source), start=1):
         if number <= checkpoint.chunks:
             done += len(chunk.frame) + len(chunk.errors)
-            progress(_share(done, total), f"passed over {done:,} rows that are loaded")
+            progress(share_of(done, total), f"passed over {done:,} rows that are loaded")
             continue
         read = read_rows(chunk, opened.columns, rules)
         rows = [_redacted(row, checkpoint.outcome) for row in read.rows] if dataset.options.get("redact") else read.rows
@@ -340,11 +187,7 @@ def _load_rows(dataset: Dataset, opened: Opened, checkpoint: Checkpoint, progres
             crashpoint("import.in_chunk")
         crashpoint("import.between_chunks")
         done += read.total
-        progress(_share(done, total), f"loaded {done:,} of {total:,} rows")
-
-
-def _share(done: int, total: int) -> float:
-    return ANALYSIS_SHARE + (1 - ANALYSIS_SHARE) * done / total
+        progress(share_of(done, total), f"loaded {done:,} of {total:,} rows")
 
 
 def _redacted(row: "Row", outcome: Outcome) -> "Row":
