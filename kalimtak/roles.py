@@ -17,6 +17,7 @@ LOOK = (
     "training.view_trainingdataitem",
     "training.view_review",
     "training.view_datasetsnapshot",
+    "training.view_snapshotitem",
     "training.view_trainingrun",
 )
 REVIEW = ("training.review_trainingdataitem",)

@@ -27,7 +27,9 @@ def upload(page, path, *, then="only load it"):
     page.get_by_label("Classifier").select_option(label="topic")
     page.get_by_label("Afterwards").select_option(label=then)
     page.get_by_role("button", name="Load a data set").click()
-    page.get_by_text("The file was stored and waits to be loaded.").wait_for()
+    page.get_by_role("heading", name="Its first rows").wait_for()
+    page.get_by_role("button", name="Load it").click()
+    page.get_by_text("The file waits to be loaded.").wait_for()
 
 
 def notice_progress(page):

@@ -62,7 +62,9 @@ def test_olga_uploads_a_file(desk, tmp_path):
     keys.tab_to(page.get_by_label("Classifier"))
     keys.type("emo")
     keys.choose(page.get_by_role("button", name="Load a data set"))
-    page.get_by_text("The file was stored and waits to be loaded.").wait_for()
+    page.get_by_role("heading", name="Its first rows").wait_for()
+    keys.choose(page.get_by_role("button", name="Load it"))
+    page.get_by_text("The file waits to be loaded.").wait_for()
     assert Dataset.objects.filter(name="texts.csv", classifier__slug="emotion").exists()
 
 

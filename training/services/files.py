@@ -38,8 +38,8 @@ class Preview(NamedTuple):
     source: "Source"
     columns: "Columns | None"
     rows: list[list[str]]
-    labels: Counter[str]
-    unknown: Counter[str]
+    labels: dict[str, int]
+    unknown: dict[str, int]
     problems: list["RowError"]
     refusal: str = ""
 
@@ -61,10 +61,12 @@ def dataset_preview(dataset: Dataset, options: Mapping[str, Any] | None = None) 
     try:
         opened = _columns_of(dataset, source, options)
     except ImportRefused as error:
-        return Preview(source, None, rows, Counter(), Counter(), list(first.errors), str(error))
+        return Preview(source, None, rows, {}, {}, list(first.errors), str(error))
     read = read_rows(first, opened.columns, opened.rules)
     labels = Counter(label for row in read.rows if row.label for label in opened.rules.parts(row.label))
-    return Preview(source, opened.columns, rows, labels, read.unknown, read.errors)
+    return Preview(
+        source, opened.columns, rows, dict(labels.most_common()), dict(read.unknown.most_common()), read.errors
+    )
 
 
 def dataset_open(dataset: Dataset, options: Mapping[str, Any]) -> Opened:
