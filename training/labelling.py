@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LABEL_LENGTH = 100
 LEFT_OUT = "Left out by its label."  # no error: somebody wants it so
+_SURROGATES = re.compile("[\ud800-\udfff]")
 SEPARATORS = "|;,"  # between the labels of a text, the likeliest first
 
 
@@ -189,6 +191,6 @@ def _fields_problem(fields: Sequence[Any]) -> str:
             return "An empty text."
         if not isinstance(text, str):
             return f"The text is a {type(text).__name__}, not a text."
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if _SURROGATES.search(text):
             return "Not valid Unicode: a lone surrogate."
     return text_problem(tuple(fields))
