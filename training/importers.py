@@ -70,7 +70,11 @@ class Source:
     @property
     def unit(self) -> str:
         """What the numbers of rows count."""
-        return "record" if self.kind in ("json", "parquet") else "line"
+        return source_unit(self.kind)
+
+
+def source_unit(kind: str) -> str:
+    return "record" if kind in ("json", "parquet") else "line"
 
 
 def open_source(path: Path, name: str, limits: Limits | None = None, *, encoding: str = "") -> Source:
@@ -93,6 +97,9 @@ def open_source(path: Path, name: str, limits: Limits | None = None, *, encoding
     first = next(chunks(draft), None)
     if first is None:
         raise ImportRefused(f"{name} holds no rows; give a file with a header and at least one row under it.")
+    if first.frame.columns.empty:
+        why = f" ({source_unit(kind)} {first.errors[0].line}: {first.errors[0].reason})" if first.errors else ""
+        raise ImportRefused(f"{name} begins with no row that can be read{why}.")
     columns = tuple(str(column) for column in first.frame.columns)
     return replace(draft, columns=columns, sample=first.frame)
 
