@@ -8,6 +8,7 @@ cannot be meant raises `ImportRefused`. Each chunk is a pandas DataFrame whose i
 import csv
 import json
 import os
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,6 +38,7 @@ __all__ = ["CHUNK_ROWS", "Chunk", "ImportRefused", "Limits", "RowError", "Source
 
 CHUNK_ROWS = 500
 RECORD_CHARACTERS = 100_000  # over several lines, before an unclosed quote is suspected; below csv's own field limit
+_NO_NAME = re.compile("[\x00\ud800-\udfff]")  # what neither pandas nor databases take
 RECORD_LISTS = ("data", "records", "rows", "examples", "items")
 
 
@@ -258,6 +260,8 @@ def _json_record(source: Source, number: int, value: Any) -> tuple[int, dict[str
         return RowError(number, "Not an object with named fields.")
     if len(value) > source.limits.columns:
         return RowError(number, f"{len(value)} fields; {source.limits.columns} is the most.")
+    if any(_NO_NAME.search(name) for name in value):
+        return RowError(number, "A field's name holds NUL or half of a character.")
     return number, value
 
 

@@ -57,7 +57,9 @@ class LabelRules:
     def _read_one(self, cell: Any) -> tuple[str, str]:
         if cell is None or (isinstance(cell, float) and cell != cell):
             return "", "No label."
-        text = (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)).strip()
+        text = (
+            (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)).replace("\x00", "").strip()
+        )
         if text in self.left_out:
             return text, LEFT_OUT
         label = (self.mapping or {}).get(text, text)

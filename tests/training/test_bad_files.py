@@ -107,6 +107,18 @@ def test_hostile_labels_are_unknown_ones_in_a_short_line(load, label):
     assert error["reason"].isprintable()
 
 
+def test_names_of_fields_that_no_database_stores(load):
+    rows = [{"text": "a", "label": "glad"}, {"text": "b", "label": "sad", "\ud800": "x"}, {"text\x00": "c"}]
+    dataset = load("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert [error["line"] for error in dataset.report["errors"]] == [2, 3]
+
+
+def test_names_of_columns_with_nul_in_parquet(load, tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": ["a"], "label": ["glad"], "odd\x00": ["x"]}), path)
+    assert load("rows.parquet", path.read_bytes()).rows == 1
+
+
 def test_lone_surrogates_and_duplicate_keys(load):
     dataset = load(
         "rows.jsonl",

@@ -18,7 +18,7 @@ from training.etl.load import fields_dict, known_items
 from training.models import Dataset, TrainingDataItem
 from training.services.datasets import MAX_LABELS, Progress, dataset_fetch
 from training.services.files import Opened, dataset_open
-from training.services.passes import BadRows, Checkpoint, Effect, note_failure, refusals_told, share_of
+from training.services.passes import BadRows, Checkpoint, Effect, note_failure, refusals_told, share_of, storable
 from training.streams import ImportRefused
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def dataset_analyse(dataset: Dataset) -> dict[str, Any]:
     """Look through the file and store the report without loading anything. Raises `InvalidInput`."""
     with refusals_told():
         opened = dataset_open(dataset, dataset.options)
-        report = _analyse(dataset, opened, lambda fraction, note: None)[0].report()
+        report = storable(_analyse(dataset, opened, lambda fraction, note: None)[0].report())
     Dataset.objects.filter(pk=dataset.pk).update(report=report)
     dataset.report = report
     return report
@@ -146,7 +146,10 @@ def _look_through(
     crashpoint("import.analysed")
     with effect():
         _adopt_labels(dataset.classifier, analysis)
-        dataset.report = analysis.report() | {"errors_file": errors_file, "separators": opened.rules.separators}
+        dataset.report = storable(analysis.report()) | {
+            "errors_file": errors_file,
+            "separators": opened.rules.separators,
+        }
         Dataset.objects.filter(pk=dataset.pk).update(report=dataset.report)
         checkpoint.chunks = 0
         checkpoint.save(dataset)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from training.importers import RowError
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 Effect = Callable[[], AbstractContextManager[Any]]
 ERRORS_KEPT = 1_000_000  # rows in the file of bad rows
 ANALYSIS_SHARE = 0.4  # of the whole work, for the progress bar
@@ -93,3 +95,12 @@ def note_failure(dataset: Dataset, error: str) -> None:
 
 def share_of(done: int, total: int) -> float:
     return ANALYSIS_SHARE + (1 - ANALYSIS_SHARE) * done / total
+
+
+def storable(value: Any) -> Any:
+    """A report without what no database keeps as JSON: NUL and lone surrogates, as column names may hold them."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {storable(name): storable(each) for name, each in value.items()}
+    return [storable(each) for each in value] if isinstance(value, list | tuple) else value

@@ -35,7 +35,7 @@ from training.past import (
 )
 from training.services.datasets import Progress, dataset_add
 from training.services.files import label_rules
-from training.services.passes import BadRows, Checkpoint, Effect, note_failure, refusals_told, share_of
+from training.services.passes import BadRows, Checkpoint, Effect, note_failure, refusals_told, share_of, storable
 from training.streams import ImportRefused
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def interactions_load(
         with refusals_told():
             reader = _open(dataset)
             if not checkpoint.is_analysed:
-                dataset.report = _look_through(reader, report_progress)
+                dataset.report = storable(_look_through(reader, report_progress))
                 crashpoint("past.analysed")
                 with effect():
                     Dataset.objects.filter(pk=dataset.pk).update(report=dataset.report)
