@@ -26,11 +26,13 @@ MOST_MS, MOST_QUERIES = 300, 12
 def main() -> None:
     options = arguments()
     rows = 2_000 if options.check else options.rows
-    found = {"SQLite": run(rows, "")}
-    if binaries := postgres_binaries():
+    found, binaries = {}, postgres_binaries()
+    if options.database != "postgres":
+        found["SQLite"] = run(rows, "")
+    if options.database != "sqlite" and binaries:
         with postgres(binaries) as server:
             found["PostgreSQL"] = run(rows, server.url)
-    else:
+    elif options.database != "sqlite":
         print("PostgreSQL is not installed: left out.")
     print(f"{rows:,} rows of each kind, {os.cpu_count()} cores\n\n{table(found)}")
     pages = [(name, page) for name, each in found.items() for page in each["pages"]]
@@ -49,6 +51,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--database", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--explain", action="store_true", help="print the slowest queries")
     parser.add_argument("--check", action="store_true", help="a few thousand rows, for continuous integration")
     return parser.parse_args()

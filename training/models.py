@@ -134,6 +134,10 @@ class TrainingDataItem(models.Model):
         indexes = [
             models.Index(fields=["classifier", "status", "split"], name="item_status"),
             models.Index(fields=["classifier", "content_hash"], name="item_content"),
+            # For the admin's filters, newest first.
+            models.Index(fields=["status", "-id"], name="item_by_status"),
+            models.Index(fields=["origin", "-id"], name="item_by_origin"),
+            models.Index(fields=["-id"], name="item_deselected", condition=Q(selected=False)),
         ]
         constraints = [
             # The same text with the same label is one item: what makes imports and curations repeatable.
@@ -210,7 +214,7 @@ class SnapshotItem(models.Model):
     item = models.ForeignKey(TrainingDataItem, models.SET_NULL, null=True, related_name="snapshot_rows")
     content_hash = models.CharField(max_length=64)
     label = models.CharField(max_length=MOST_CHARACTERS)
-    split = models.CharField(max_length=6)
+    split = models.CharField(max_length=6, choices=TrainingDataItem.Split)
     weight = models.FloatField(default=1.0)
 
     class Meta:

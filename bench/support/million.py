@@ -84,7 +84,7 @@ def pages(facts: Mapping[str, int]) -> dict[str, str]:
         "– from the backup": f"{asked}?source__exact=backup",
         "Feedback": judged,
         "– of one rating": f"{judged}?rating__exact=2",
-        "– on answers of one classifier": f"{judged}?interaction__classifier__id__exact={facts['classifier']}",
+        "– on answers of one classifier": f"{judged}?classifier=emotion",
         "Data sets": "/admin/training/dataset/",
         "– that failed": "/admin/training/dataset/?state__exact=failed",
         "A snapshot": f"{snapshot}{facts['newer']}/change/",

@@ -124,6 +124,14 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='userinteraction',
-            index=models.Index(condition=models.Q(('rating__isnull', False)), fields=['rating'], name='interaction_rated'),
+            index=models.Index(condition=models.Q(('rating__isnull', False)), fields=['-id', 'rating'], name='interaction_rated'),
+        ),
+        migrations.AddIndex(
+            model_name='userinteraction',
+            index=models.Index(condition=models.Q(('abstained', True)), fields=['-id'], name='interaction_abstained'),
+        ),
+        migrations.AddIndex(
+            model_name='userinteraction',
+            index=models.Index(fields=['source', '-id'], name='interaction_source'),
         ),
     ]

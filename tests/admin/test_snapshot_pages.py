@@ -92,7 +92,7 @@ def test_many_changes_come_page_by_page(world):
     SnapshotItem.objects.bulk_create(
         SnapshotItem(snapshot=newer, content_hash=f"{n:064x}", label="joy", split="train") for n in range(120)
     )
-    seen, after = [], 0
+    seen, after = [], ""
     while after is not None:
         page = snapshot_changes(older, newer, "came", after=after)
         seen += [change.row.pk for change in page.changes]

@@ -1,5 +1,6 @@
 """Snapshots: what runs saw. Listed, looked through row by row, compared, taken away as a file."""
 
+import re
 from typing import Any
 
 from django import forms
@@ -23,6 +24,7 @@ from training.services.comparisons import KINDS, snapshot_changes, snapshots_com
 
 LABELS_DRAWN = 50
 COMPARED_WITH = 50  # earlier and later snapshots that are offered
+CONTENT_HASH = re.compile("[0-9a-f]{0,64}")
 KIND_NAMES = {"came": _("came"), "went": _("went"), "relabelled": _("changed label")}
 
 
@@ -115,8 +117,8 @@ class DatasetSnapshotAdmin(ReadOnlyModelAdmin):
         before = family.filter(pk__lt=newer.pk).first() if not asked else None
         if asked:
             before = family.filter(pk=int(asked)).first() if asked.isdecimal() and len(asked) < 18 else None
-        after = request.GET.get("after", "0")
-        if kind not in KINDS or not after.isdecimal() or len(after) > 18 or (asked and before is None):
+        after = request.GET.get("after", "")
+        if kind not in KINDS or not CONTENT_HASH.fullmatch(after) or (asked and before is None):
             raise Http404(object_id)
         context = {
             **self.admin_site.each_context(request),
@@ -131,7 +133,7 @@ class DatasetSnapshotAdmin(ReadOnlyModelAdmin):
         }
         if before is not None:
             counts = snapshots_compare(before, newer)
-            page = snapshot_changes(before, newer, kind, after=int(after))
+            page = snapshot_changes(before, newer, kind, after=after)
             context["kinds"] = [{"name": name, "title": KIND_NAMES[name], "count": counts[name]} for name in KINDS]
             context["changes"] = [_change_shown(change, newer) for change in page.changes]
             context["next"] = page.after

@@ -94,7 +94,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('content_hash', models.CharField(max_length=64)),
                 ('label', models.CharField(max_length=500)),
-                ('split', models.CharField(max_length=6)),
+                ('split', models.CharField(choices=[('train', 'training'), ('valid', 'validation'), ('test', 'golden (held out)')], max_length=6)),
                 ('weight', models.FloatField(default=1.0)),
                 ('snapshot', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rows', to='training.datasetsnapshot')),
                 ('item', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='snapshot_rows', to='training.trainingdataitem')),
@@ -161,5 +161,17 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='snapshotitem',
             index=models.Index(fields=['snapshot', 'content_hash'], name='snapshot_row_content'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
+            index=models.Index(fields=['status', '-id'], name='item_by_status'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
+            index=models.Index(fields=['origin', '-id'], name='item_by_origin'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
+            index=models.Index(condition=models.Q(('selected', False)), fields=['-id'], name='item_deselected'),
         ),
     ]

@@ -25,10 +25,10 @@ class Change(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Changes in the order of their rows; `after` is where the next page begins, None on the last one."""
+    """Changes in the order of their content hashes; `after` is where the next page begins, None on the last one."""
 
     changes: list[Change]
-    after: int | None
+    after: str | None
 
 
 def snapshots_compare(older: DatasetSnapshot, newer: DatasetSnapshot) -> dict[str, int]:
@@ -54,15 +54,19 @@ def changed_rows(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str) -> "
     return rows.filter(~Exists(same))
 
 
-def snapshot_changes(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, *, after: int = 0) -> Page:
-    """The next page of the changes of one kind, three queries whatever the size."""
-    found = changed_rows(older, newer, kind).filter(pk__gt=after).order_by("pk").select_related("item")
-    rows = list(found[: PAGE + 1])
-    more, rows = len(rows) > PAGE, rows[:PAGE]
+def snapshot_changes(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, *, after: str = "") -> Page:
+    """The next page of the changes of one kind: those whose content hash comes after `after`; few queries whatever the
+    size. Hashes are uniform, so that a page is filled soon where changes are not very rare."""
+    found = changed_rows(older, newer, kind).filter(content_hash__gt=after).order_by("content_hash", "pk")
+    rows = list(found.select_related("item")[: PAGE + 1])
+    more = len(rows) > PAGE
+    if more:
+        last = rows.pop().content_hash
+        rows = [row for row in rows if row.content_hash != last] or rows  # rows of one text are not parted
     others = _labels_in(older, rows) if kind == "relabelled" else {}
     because = _because_of_leaving if kind == "went" else _because_of_coming
     changes = [Change(row, others.get(row.content_hash, ""), because(row)) for row in rows]
-    return Page(changes, rows[-1].pk if more else None)
+    return Page(changes, rows[-1].content_hash if more else None)
 
 
 def _labels_in(snapshot: DatasetSnapshot, rows: Sequence[SnapshotItem]) -> dict[str, str]:

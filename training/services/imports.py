@@ -34,7 +34,7 @@ def dataset_analyse(dataset: Dataset) -> dict[str, Any]:
     """Look through the file and store the report without loading anything. Raises `InvalidInput`."""
     with refusals_told():
         opened = dataset_open(dataset, dataset.options)
-        report = storable(_analyse(dataset, opened, lambda fraction, note: None)[0].report())
+        report: dict[str, Any] = storable(_analyse(dataset, opened, lambda fraction, note: None)[0].report())
     Dataset.objects.filter(pk=dataset.pk).update(report=report)
     dataset.report = report
     return report
