@@ -285,6 +285,16 @@ def review_note(interaction_id: UUID | str, *, label: str) -> None:
     UserInteraction.objects.filter(pk=interaction_id).update(reviewed_label=label, reviewed_at=timezone.now())
 
 
+def review_restore(interaction_id: UUID | str, *, label: str, at: datetime | None) -> None:
+    """Put back what was noted before a reviewer's verdict that is undone."""
+    UserInteraction.objects.filter(pk=interaction_id).update(reviewed_label=label, reviewed_at=at)
+
+
+def audit_mark(interaction_ids: Iterable[UUID]) -> None:
+    """Note on interactions that they were drawn at random: a reviewer's label on them measures live accuracy."""
+    UserInteraction.objects.filter(pk__in=list(interaction_ids)).update(audit_slice=True)
+
+
 # Remembered requests -----------------------------------------------------------------------------------------------
 
 

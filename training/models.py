@@ -94,6 +94,18 @@ class TrainingDataItem(models.Model):
         CONFIRMED = "confirmed", _("confirmed by a rating")
         CORRECTED = "corrected", _("corrected by a person")
         EXAMPLE = "example", _("given as an example")
+        AUDIT = "audit", _("drawn at random")
+
+    class Why(models.TextChoices):
+        """What brought a waiting item to its place in the queue."""
+
+        DISPUTE = "dispute", _("reviewers disagree")
+        SECOND = "second", _("wants a second opinion")
+        AUDIT = "audit", _("random sample")
+        UNSURE = "unsure", _("the model was unsure")
+        DOUBTFUL = "doubtful", _("label is doubtful")
+        RARE = "rare", _("rare label")
+        UNLIKE = "unlike", _("unlike what is known")
 
     classifier = models.ForeignKey(
         "registry.Classifier", models.CASCADE, related_name="items", verbose_name=_("classifier")
@@ -121,6 +133,10 @@ class TrainingDataItem(models.Model):
     selected = models.BooleanField(_("selected for training"), default=True)
     reason = models.CharField(_("reason"), max_length=300, blank=True, help_text=_("why it has this status"))
     content_hash = models.CharField(_("content hash"), max_length=64, help_text=_("of the normalised input"))
+    priority = models.FloatField(_("priority"), default=0.0, help_text=_("place in the review queue, high first"))
+    why = models.CharField(_("why it is here"), max_length=8, choices=Why, blank=True)
+    queue_facts = models.JSONField(_("facts for the reviewer"), default=dict, blank=True)
+    script = models.CharField(_("script"), max_length=24, blank=True, help_text=_("of most of its letters"))
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     decided_at = models.DateTimeField(_("decided"), null=True, blank=True)
 
@@ -132,6 +148,9 @@ class TrainingDataItem(models.Model):
         indexes = [
             models.Index(fields=["classifier", "status", "split"], name="item_status"),
             models.Index(fields=["classifier", "content_hash"], name="item_content"),
+            # What waits, in the order of the review desk: of one classifier, and of all.
+            models.Index(fields=["classifier", "-priority", "id"], condition=Q(status="review"), name="item_queue"),
+            models.Index(fields=["-priority", "id"], condition=Q(status="review"), name="item_queue_of_all"),
         ]
         constraints = [
             # The same text with the same label is one item: what makes imports and curations repeatable.
@@ -164,12 +183,14 @@ class Review(models.Model):
     reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, verbose_name=_("reviewer"))
     verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict)
     label = models.CharField(_("label"), max_length=MOST_CHARACTERS)
+    before = models.JSONField(_("state before"), default=dict, blank=True, help_text=_("what undoing it restores"))
     created_at = models.DateTimeField(_("when"), auto_now_add=True)
 
     class Meta:
         verbose_name = _("review")
         verbose_name_plural = _("reviews")
         ordering = ["-pk"]
+        indexes = [models.Index(fields=["reviewer", "-id"], name="review_of_reviewer")]
 
     def __str__(self) -> str:
         return f"{self.verdict} #{self.item_id}"
@@ -178,6 +199,61 @@ class Review(models.Model):
     def label_parts(self) -> tuple[str, ...]:
         """The label, or each of the labels, that it is about."""
         return self.item.classifier.label_parts(self.label)
+
+
+class ReviewLease(models.Model):
+    """Who has a waiting item on the screen, until when: others get another one meanwhile. It forbids nothing."""
+
+    item = models.OneToOneField(TrainingDataItem, models.CASCADE, related_name="lease", verbose_name=_("item"))
+    reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("reviewer"))
+    until = models.DateTimeField(_("until"), db_index=True)
+
+    class Meta:
+        verbose_name = _("review lease")
+        verbose_name_plural = _("review leases")
+
+    def __str__(self) -> str:
+        return f"item {self.item_id}"
+
+
+class ReviewSkip(models.Model):
+    """A reviewer left an item to others. The item itself knows nothing of it."""
+
+    item = models.ForeignKey(TrainingDataItem, models.CASCADE, related_name="skips", verbose_name=_("item"))
+    reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("reviewer"))
+    created_at = models.DateTimeField(_("when"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("skipped item")
+        verbose_name_plural = _("skipped items")
+        constraints = [models.UniqueConstraint(fields=["item", "reviewer"], name="skipped_once")]
+
+    def __str__(self) -> str:
+        return f"item {self.item_id}"
+
+
+class AuditDraw(models.Model):
+    """An answer that was drawn at random so that a reviewer's label measures how often the model is right.
+
+    It is one of `drawn` among the `seen` answers between the last draw and `window_end`, the newest of them; an
+    estimate over several windows weighs each by `seen`.
+    """
+
+    interaction = models.OneToOneField(
+        "interactions.UserInteraction", models.CASCADE, related_name="audit_draw", verbose_name=_("interaction")
+    )
+    item = models.ForeignKey(TrainingDataItem, models.CASCADE, related_name="draws", verbose_name=_("item"))
+    seen = models.PositiveIntegerField(_("answers in the window"))
+    drawn = models.PositiveIntegerField(_("of which drawn"))
+    window_end = models.UUIDField(_("last answer of the window"))
+    created_at = models.DateTimeField(_("drawn at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("audit draw")
+        verbose_name_plural = _("audit draws")
+
+    def __str__(self) -> str:
+        return str(self.interaction_id)
 
 
 class DatasetSnapshot(models.Model):

@@ -65,7 +65,23 @@ def curate(context: JobContext) -> dict[str, Any]:
         effect=effect,
         stats=stats,
     )
+    if not context.params.get("dry_run"):
+        with context.effect():  # what waits now is put in order
+            classifier = classifier_get(slug) if slug else None
+            services.queue_rank_later(classifier, actor=job.actor, key=f"rank:after:{job.pk}")
     return stats.to_dict()
+
+
+def rank(context: JobContext) -> dict[str, Any]:
+    """After each curation: put what waits for review in the order that teaches most, and draw the audit slice."""
+    slug = context.params.get("classifier", "")
+    done = services.queues_rank(
+        [classifier_get(slug)] if slug else None,
+        actor=context.job.actor,
+        progress=context.progress_or_stop,
+        effect=context.effect,
+    )
+    return {name: ranking.to_dict() for name, ranking in done.items()}
 
 
 def dataset_import(context: JobContext) -> dict[str, Any]:

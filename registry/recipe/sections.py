@@ -219,12 +219,15 @@ class ReviewPolicy(Section):
     """What becomes trainable. A rating of `min_rating` (1-5) or more confirms an answer.
 
     `approve`: auto, manual or agree:N. `source_share`: the most that one source's automatic approvals may make up of
-    the set, 0-1.
+    the set, 0-1. `audit`: how many answers are drawn at random for a reviewer each time the queue is ranked.
+    `second_share`: the share of items that two reviewers judge, and a third where they disagree, 0-1.
     """
 
     min_rating: int = key(4, whole(1, 5))
     approve: str = key("auto", _approval)
     source_share: float = key(0.1, number(0, 1))
+    audit: int = key(10, whole(0, 1000))
+    second_share: float = key(0.0, number(0, 1))
 
 
 @dataclass(frozen=True)

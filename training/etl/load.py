@@ -33,7 +33,7 @@ class Known:
 def known_items(classifier: Classifier, hashes: Collection[str], *, except_ids: Collection[int] = ()) -> Known:
     """Look up the texts with these content hashes among the items of `classifier`."""
     items = TrainingDataItem.objects.filter(classifier=classifier, content_hash__in=hashes)
-    live = items.filter(status__in=LIVE).exclude(pk__in=except_ids)
+    live = items.filter(status__in=LIVE).exclude(pk__in=except_ids).exclude(label="")  # which says nothing yet
     known = Known()
     rows = list(live.values_list("content_hash", "label", "status"))
     for content_hash, label, _ in sorted(rows, key=lambda row: LIVE.index(row[2])):

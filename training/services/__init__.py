@@ -1,5 +1,6 @@
 """The training app's verbs: what every view, admin action, task and command calls."""
 
+from training.services.audit import audit_draw
 from training.services.cascades import cascade_measure, cascade_refresh, cascades_prepare
 from training.services.curation import CurationStats, evidence_waiting, example_add, examples_curate
 from training.services.datasets import (
@@ -10,19 +11,32 @@ from training.services.datasets import (
     dataset_import_queue,
     dataset_load,
 )
+from training.services.desk import (
+    desk_lease,
+    desk_next,
+    desk_progress,
+    desk_skip,
+    lease_holder,
+    skips_forget,
+    waiting_for,
+)
 from training.services.evaluations import GoldenSet, evaluate_all, golden_set, version_evaluate, version_judgement
 from training.services.execution import run_execute
 from training.services.exports import items_to_export, snapshot_to_export
 from training.services.labelled_files import LabelledFile, labelled_file_read
-from training.services.review import item_review, items_review
+from training.services.queue import Ranking, queue_rank, queue_rank_later, queues_rank
+from training.services.review import item_review, item_state, items_review
 from training.services.runs import FineTuning, fine_tune, new_items_count, run_resume, run_start
 from training.services.snapshots import data_digest, golden_digest, golden_reserve, snapshot_freeze
+from training.services.undo import review_undo
 
 __all__ = [
     "CurationStats",
     "FineTuning",
     "GoldenSet",
     "LabelledFile",
+    "Ranking",
+    "audit_draw",
     "cascade_measure",
     "cascade_refresh",
     "cascades_prepare",
@@ -33,6 +47,10 @@ __all__ = [
     "dataset_fetch",
     "dataset_import_queue",
     "dataset_load",
+    "desk_lease",
+    "desk_next",
+    "desk_progress",
+    "desk_skip",
     "evaluate_all",
     "evidence_waiting",
     "example_add",
@@ -42,15 +60,23 @@ __all__ = [
     "golden_reserve",
     "golden_set",
     "item_review",
+    "item_state",
     "items_review",
     "items_to_export",
     "labelled_file_read",
+    "lease_holder",
     "new_items_count",
+    "queue_rank",
+    "queue_rank_later",
+    "queues_rank",
+    "review_undo",
     "run_execute",
     "run_resume",
     "run_start",
+    "skips_forget",
     "snapshot_freeze",
     "snapshot_to_export",
     "version_evaluate",
     "version_judgement",
+    "waiting_for",
 ]

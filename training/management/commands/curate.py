@@ -23,6 +23,8 @@ class Command(KalimtakCommand):
             stats = services.examples_curate(
                 classifier=classifier, dry_run=options["dry_run"], actor="command line", progress=progress
             ).to_dict()
+        if not options["dry_run"]:
+            services.queue_rank_later(classifier, actor="command line")
         reasons = stats.pop("reasons")
         title = "Curation (nothing was written)" if options["dry_run"] else "Curation"
         self.table(title, ("", "count"), list(stats.items()))
