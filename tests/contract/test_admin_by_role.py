@@ -113,6 +113,9 @@ def verbs(cast):
         "training_dataset_upload": (TRAIN, "/admin/training/dataset/upload/", lambda: upload | {"file": rows_file()}),
         "training_trainingdataitem_curate": (TRAIN, f"{items}curate/", {"classifier": cast.emotion.pk}),
         "training_trainingdataitem_verdict": (REVIEW, f"{items}{item}/verdict/", {"verdict": "approve"}),
+        "training_trainingdataitem_hold": (REVIEW, f"{items}{item}/hold/", {}),
+        "training_trainingdataitem_undo": (REVIEW, f"{items}review/undo/", {}),
+        "training_trainingdataitem_again": (REVIEW, f"{items}review/again/", {}),
         "training_trainingdataitem_relabel": (REVIEW, f"{items}relabel/", chosen | {"label": "joy"}),
         "approve_selected": (REVIEW, items, chosen | {"action": "approve_selected"}),
         "reject_selected": (REVIEW, items, chosen | {"action": "reject_selected"}),
@@ -144,7 +147,7 @@ def body_of(verb):
 
 @pytest.fixture
 def cast_with_work(cast):
-    """The cast, a deployment that can be rolled back, and a run that waits."""
+    """The cast, a deployment that can be rolled back, a run that waits, a verdict to undo and an item skipped."""
     from registry.services import version_deploy
     from training import services
 
@@ -154,6 +157,8 @@ def cast_with_work(cast):
 
     cast.second = make_version(cast.emotion, right=95)
     cast.waiting_run = services.run_start(cast.emotion, actor="tala", ring=False)
+    services.item_review(cast.items[0], reviewer=cast.users["superuser"], verdict="reject")
+    services.desk_skip(cast.items[4], cast.users["superuser"])
     return cast
 
 

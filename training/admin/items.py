@@ -30,7 +30,8 @@ from kalimtak.core.errors import KalimtakError
 from registry.labels import NOTHING, SEPARATOR
 from registry.models import Classifier
 from training import services
-from training.admin.review import ReviewDesk, why
+from training.admin.beside import why
+from training.admin.review import ReviewDesk
 from training.models import Review, TrainingDataItem
 
 VERDICTS = Review.Verdict

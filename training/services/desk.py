@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -48,15 +48,20 @@ def desk_next(
 
 def desk_lease(item: TrainingDataItem, reviewer: Any) -> bool:
     """Note that `reviewer` has the item before them for the next five minutes; False where somebody else has it."""
-    with transaction.atomic():
-        ReviewLease.objects.filter(until__lte=Now()).delete()
-        until: Any = in_future(LEASE)
-        if ReviewLease.objects.filter(item=item, reviewer=reviewer).update(until=until):
-            return True
-        ReviewLease.objects.bulk_create(
-            [ReviewLease(item=item, reviewer=reviewer, until=timezone.now() + LEASE)], ignore_conflicts=True
-        )
-        return ReviewLease.objects.filter(item=item, reviewer=reviewer).exists()
+    try:
+        with transaction.atomic():
+            return _lease(item, reviewer)
+    except IntegrityError:  # the item was deleted this moment
+        return False
+
+
+def _lease(item: TrainingDataItem, reviewer: Any) -> bool:
+    ReviewLease.objects.filter(until__lte=Now()).delete()
+    until: Any = in_future(LEASE)
+    if ReviewLease.objects.filter(item=item, reviewer=reviewer).update(until=until):
+        return True
+    ReviewLease.objects.bulk_create([ReviewLease(item=item, reviewer=reviewer, until=until)], ignore_conflicts=True)
+    return ReviewLease.objects.filter(item=item, reviewer=reviewer).exists()
 
 
 def lease_holder(item: TrainingDataItem) -> str:
