@@ -19,8 +19,8 @@ from training.selection import unit
 FOLDS = 5
 LEAST_TEXTS = 50  # with fewer a cross-validated model knows nothing
 _WIDTH = 512
-_TERMS = 2**18
-_PASSES = 8
+_TERMS = 2**17
+_PASSES, _MOST_PASSES, _STEPS = 8, 30, 20_000
 _LETTERS_READ = 400
 _NOT_WORDS = re.compile(r"[\W_]+")
 
@@ -82,8 +82,8 @@ def _fitted(matrix: Any, truth: NDArray[np.intp], seed: int) -> Any:
     with lean_import():
         from sklearn.linear_model import SGDClassifier
 
-    passes = max(_PASSES, 10**5 // max(len(truth), 1))
-    model = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=min(passes, 200), tol=None, average=True)
+    passes = max(_PASSES, min(_MOST_PASSES, _STEPS // len(truth)))
+    model = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=passes, tol=None, average=True)
     return model.set_params(random_state=seed).fit(matrix, truth)
 
 

@@ -65,6 +65,8 @@ OWN = {
     "training_trainingdataitem_undo": (REVIEW, 405),
     "training_trainingdataitem_again": (REVIEW, 405),
     "training_trainingdataitem_relabel": (REVIEW, 405),
+    "training_trainingdataitem_waiting": (REVIEW, 200),
+    "training_trainingdataitem_judge": (REVIEW, 405),
     "training_trainingdataitem_verdict": (REVIEW, 405),
     "training_trainingrun_cancel": (TRAIN, 200),
     "django_q_schedule_run": (GOVERN, 200),

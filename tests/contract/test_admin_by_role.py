@@ -117,6 +117,11 @@ def verbs(cast):
         "training_trainingdataitem_undo": (REVIEW, f"{items}review/undo/", {}),
         "training_trainingdataitem_again": (REVIEW, f"{items}review/again/", {}),
         "training_trainingdataitem_relabel": (REVIEW, f"{items}relabel/", chosen | {"label": "joy"}),
+        "training_trainingdataitem_judge": (
+            REVIEW,
+            f"{items}waiting/judge/",
+            chosen | {"classifier": "emotion", "verdict": "approve"},
+        ),
         "approve_selected": (REVIEW, items, chosen | {"action": "approve_selected"}),
         "reject_selected": (REVIEW, items, chosen | {"action": "reject_selected"}),
         "training_trainingrun_cancel": (TRAIN, f"/admin/training/trainingrun/{cast.waiting_run.pk}/cancel/", {}),

@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 
 from interactions.models import UserInteraction
 from training.models import TrainingDataItem
+from training.services.waiting import alike
 
 KEYS = 9  # labels that a digit chooses
 SHOWN = 5
@@ -107,5 +108,5 @@ def beside(item: TrainingDataItem) -> list[dict[str, Any]]:
 
 
 def _same(item: TrainingDataItem) -> Any:
-    same = TrainingDataItem.objects.filter(classifier=item.classifier_id, content_hash=item.content_hash)
+    same = TrainingDataItem.objects.filter(alike(item), classifier=item.classifier_id)
     return same.exclude(pk=item.pk).exclude(label="").order_by("-pk")

@@ -12,7 +12,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldBooleanWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanWidget
 
 from interactions.admin import snippet
 from kalimtak.core import jobs
@@ -31,7 +31,9 @@ from registry.labels import NOTHING, SEPARATOR
 from registry.models import Classifier
 from training import services
 from training.admin.beside import why
+from training.admin.relabel import RelabelForm
 from training.admin.review import ReviewDesk
+from training.admin.waiting import WaitingList
 from training.models import Review, TrainingDataItem
 
 VERDICTS = Review.Verdict
@@ -111,27 +113,8 @@ class ItemPanel(Panel):
         return {"item": obj, "why": why(obj), "reviews": obj.reviews.select_related("reviewer")}
 
 
-class RelabelForm(forms.Form):
-    """One label for all, or of a multi-label classifier any number of them."""
-
-    def __init__(self, *args: Any, classifier: Classifier, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        choices = [(label, label) for label in classifier.labels]
-        self.fields["label"] = (
-            forms.MultipleChoiceField(
-                label=_("New labels"),
-                choices=choices,
-                required=False,
-                widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-                help_text=_("None chosen: none of the labels is right."),
-            )
-            if classifier.multi_label
-            else forms.ChoiceField(label=_("New label"), choices=choices, widget=UnfoldAdminSelectWidget())
-        )
-
-
 @admin.register(TrainingDataItem)
-class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
+class TrainingDataItemAdmin(ReviewDesk, WaitingList, ReadOnlyModelAdmin):
     list_display = ["text", "label_shown", "status_shown", "reason", "origin", "split", "classifier", "created"]
     list_filter = ["classifier", "status", LabelFilter, "origin", "split", "selected"]
     list_select_related = ["classifier"]

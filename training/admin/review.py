@@ -218,7 +218,9 @@ class ReviewDesk:
         shown: list[dict[str, Any]] = super().buttons(request, obj)  # type: ignore[misc]
         if obj is None and self.has_review_permission(request):
             desk = {"label": _("Review what waits"), "icon": "fact_check"}
+            many = {"label": _("Judge many at once"), "icon": "checklist"}
             shown.insert(0, {"action": desk, "url": reverse("admin:training_trainingdataitem_desk")})
+            shown.insert(1, {"action": many, "url": reverse("admin:training_trainingdataitem_waiting")})
         return shown
 
     def post_only(self) -> HttpResponse:

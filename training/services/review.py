@@ -73,6 +73,8 @@ def items_review(
         open_items = open_items.exclude(label=label)
     if verdict == Verdict.APPROVE:
         open_items = open_items.exclude(label="")  # drawn at random, and nobody has said yet what it is
+    in_dispute = TrainingDataItem.Why.DISPUTE  # over which this reviewer has had a say
+    open_items = open_items.exclude(why=in_dispute, reviews__reviewer=reviewer.pk)
     keys = list(open_items.values_list("pk", flat=True))
     return sum(decision.apply_batch(keys[start : start + BULK], settled) for start in range(0, len(keys), BULK))
 
