@@ -232,7 +232,7 @@ def verdicts(client: Any, stem: str, item: int, count: int) -> Iterator[tuple[fl
     import re
 
     for number in range(count):
-        data = {"verdict": "approve" if number % 2 else "reject"}
+        data = {"verdict": "relabel", "label": LABELS[number % len(LABELS)]}
         response: list[Any] = []
         yield timed(
             lambda item=item, data=data, response=response: (

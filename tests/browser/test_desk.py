@@ -122,3 +122,22 @@ def test_the_desk_is_accessible_in_every_look(office, arabic, tmp_path, look):
     assert visitor.page.locator("#k-desk blockquote").evaluate("(el) => getComputedStyle(el).direction") == "rtl"
     visitor.page.screenshot(path=tmp_path / "desk.png", full_page=True)
     visitor.look_all_over()
+
+
+@pytest.mark.parametrize("look", [{}, {"viewport": PHONE, "color_scheme": "dark"}, {"locale": "ar"}])
+def test_many_are_judged_at_once_by_keyboard(office, arabic, world, tmp_path, look):
+    visitor = office("rami", **look)
+    page, keys = visitor.page, Keyboard(visitor.page)
+    page.goto("/admin/training/trainingdataitem/waiting/?classifier=emotion")
+    page.screenshot(path=tmp_path / "waiting.png", full_page=True)
+    visitor.look_all_over()
+    keys.choose(page.get_by_label("Tick all on this page"), "Space")
+    keys.choose(page.get_by_label(f"Item {arabic.pk}"), "Space")
+    page.get_by_role("button", name="Reject…").press("Enter")
+    page.get_by_role("heading", name="Reject 4 items?").wait_for()
+    page.screenshot(path=tmp_path / "confirm.png", full_page=True)
+    visitor.look_all_over()
+    keys.choose(page.get_by_role("button", name="Reject"))
+    page.get_by_text("4 items were judged.").wait_for()
+    arabic.refresh_from_db()
+    assert arabic.status == "review"

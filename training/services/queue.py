@@ -5,6 +5,7 @@ compared with each other and with what is approved, and judged by models that ne
 out by `training.selection`, the rest of the pool follows by worth, and whatever is left waits in the order it came.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, Q
 from numpy.typing import NDArray
 
@@ -38,7 +39,7 @@ from training.selection import (
 from training.services.audit import audit_draw
 from training.services.work import encoder_cache
 
-POOL, BATCH, KNOWN = 20_000, 2_000, 10_000
+POOL, BATCH, KNOWN = 20_000, 1_000, 10_000
 AUDIT_EVERY = 10  # one of so many items is of the random sample, while it lasts
 NEIGHBOURS = 3
 RANKED = 1.0  # the priority of the first; what reviewers have begun on (`opinions`) comes before it
@@ -131,7 +132,12 @@ def _weigh(classifier: Classifier) -> _Waiting:
         keys.append(pk)
         worth.append(_worth(label, scores, index, classifier.multi_label))
         placed.append(priority > 0)
-    return _Waiting(np.array(keys, dtype=np.int64), np.array(worth, dtype=np.float32), np.array(placed, dtype=bool))
+    order = np.argsort(keys)  # the database gives them in the order of one index or another
+    return _Waiting(
+        np.array(keys, dtype=np.int64)[order],
+        np.array(worth, dtype=np.float32)[order],
+        np.array(placed, dtype=bool)[order],
+    )
 
 
 def _worth(label: str, scores: dict[str, float] | None, index: dict[str, int], multi_label: bool) -> float:
@@ -313,16 +319,30 @@ def _known_labels(classifier: Classifier) -> Iterator[tuple[str, int]]:
 
 def _write(order: Sequence[TrainingDataItem], waiting: _Waiting, effect: Effect) -> None:
     """What somebody began on meanwhile (its priority says so) or decided keeps what it has."""
-    still = TrainingDataItem.objects.filter(status=Status.REVIEW, priority__lte=RANKED)
     for start in range(0, len(order), _CHUNK):
         with effect():
-            still.bulk_update(order[start : start + _CHUNK], ["priority", "why", "queue_facts", "script"])
+            _update(order[start : start + _CHUNK])
     ranked = {item.pk for item in order}
     stale = [int(key) for key in waiting.keys[waiting.placed] if int(key) not in ranked]
+    still = TrainingDataItem.objects.filter(status=Status.REVIEW, priority__lte=RANKED)
     for start in range(0, len(stale), _CHUNK):
         with effect():
             still.filter(pk__in=stale[start : start + _CHUNK]).update(priority=0.0, why="")
     _place_sample(order, effect)
+
+
+def _update(items: Sequence[TrainingDataItem]) -> None:
+    """One statement run for every row: `bulk_update`, with a CASE for each row and column, took many times as long."""
+    table = connection.ops.quote_name(TrainingDataItem._meta.db_table)
+    columns = "priority = %s, why = %s, queue_facts = %s, script = %s"
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"UPDATE {table} SET {columns} WHERE id = %s AND status = %s AND priority <= %s",  # noqa: S608
+            [
+                (item.priority, item.why, json.dumps(item.queue_facts), item.script, item.pk, Status.REVIEW, RANKED)
+                for item in items
+            ],
+        )
 
 
 def _place_sample(order: Sequence[TrainingDataItem], effect: Effect) -> None:
