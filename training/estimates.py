@@ -7,6 +7,7 @@ been trained on the very label that is in doubt.
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.families.scikit import lean_import
+from registry.metrics import wilson_interval
 from training.selection import unit
 
 FOLDS = 5
@@ -85,6 +87,30 @@ def _fitted(matrix: Any, truth: NDArray[np.intp], seed: int) -> Any:
     passes = max(_PASSES, min(_MOST_PASSES, _STEPS // len(truth)))
     model = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=passes, tol=None, average=True)
     return model.set_params(random_state=seed).fit(matrix, truth)
+
+
+@dataclass(frozen=True)
+class Share:
+    """An estimated share with its 95 % interval, from so many texts."""
+
+    share: float
+    low: float
+    high: float
+    texts: int
+
+
+def weighted_share(rows: Sequence[tuple[bool, float]]) -> Share | None:
+    """The share of True among weighted rows; None without any.
+
+    Wilson's interval for as many rows as equal weights would need to know as much (Kish's effective sample size).
+    """
+    weights = sum(weight for _, weight in rows)
+    if not weights:
+        return None
+    share = sum(weight for value, weight in rows if value) / weights
+    size = weights**2 / sum(weight**2 for _, weight in rows)
+    low, high = wilson_interval(share * size, size)
+    return Share(share, low, high, len(rows))
 
 
 def main_script(text: str) -> str:

@@ -183,6 +183,9 @@ class Review(models.Model):
     reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, verbose_name=_("reviewer"))
     verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict)
     label = models.CharField(_("label"), max_length=MOST_CHARACTERS)
+    opinion = models.PositiveSmallIntegerField(
+        _("independent opinion"), default=0, help_text=_("the how many-th on the item; 0: it knew others' words")
+    )
     before = models.JSONField(_("state before"), default=dict, blank=True, help_text=_("what undoing it restores"))
     created_at = models.DateTimeField(_("when"), auto_now_add=True)
 
@@ -190,7 +193,10 @@ class Review(models.Model):
         verbose_name = _("review")
         verbose_name_plural = _("reviews")
         ordering = ["-pk"]
-        indexes = [models.Index(fields=["reviewer", "-id"], name="review_of_reviewer")]
+        indexes = [
+            models.Index(fields=["reviewer", "-id"], name="review_of_reviewer"),
+            models.Index(fields=["-id"], condition=Q(opinion__gte=2), name="review_second_opinion"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.verdict} #{self.item_id}"

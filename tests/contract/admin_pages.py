@@ -66,6 +66,7 @@ OWN = {
     "training_trainingdataitem_again": (REVIEW, 405),
     "training_trainingdataitem_relabel": (REVIEW, 405),
     "training_trainingdataitem_waiting": (REVIEW, 200),
+    "training_trainingdataitem_agreement": (REVIEW, 200),
     "training_trainingdataitem_judge": (REVIEW, 405),
     "training_trainingdataitem_verdict": (REVIEW, 405),
     "training_trainingrun_cancel": (TRAIN, 200),

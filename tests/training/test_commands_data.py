@@ -105,6 +105,21 @@ def test_review_asks_item_by_item(mood, waiting, rami, monkeypatch):
     assert TrainingDataItem.objects.filter(label="calm", status="approved").exists()
 
 
+def test_review_takes_the_queue_of_the_desk_skips_and_undoes(mood, waiting, rami, monkeypatch):
+    from training.models import Review, ReviewSkip
+
+    TrainingDataItem.objects.filter(pk=waiting[2].pk).update(priority=0.9, why="unsure")
+    answers = iter(["r", "u", "a", "s", "u", "sad", "q"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    printed = run("review", "mood", "--as", "rami")
+    assert printed.index("text: three") < printed.index("text: one")
+    assert "why here: the model was unsure" in printed
+    assert printed.count("text: three") == 3
+    assert ReviewSkip.objects.get().item == waiting[0]
+    assert list(Review.objects.values_list("item", "label")) == [(waiting[2].pk, "sad")]
+    assert "1 decided, 2 still wait." in printed
+
+
 def test_review_needs_somebody_to_review(mood, waiting):
     with pytest.raises(CommandError, match="no superuser"):
         run("review", "mood", "--approve-all")

@@ -30,6 +30,7 @@ from kalimtak.core.errors import KalimtakError
 from registry.labels import NOTHING, SEPARATOR
 from registry.models import Classifier
 from training import services
+from training.admin.agreement import AgreementPage
 from training.admin.beside import why
 from training.admin.relabel import RelabelForm
 from training.admin.review import ReviewDesk
@@ -114,7 +115,7 @@ class ItemPanel(Panel):
 
 
 @admin.register(TrainingDataItem)
-class TrainingDataItemAdmin(ReviewDesk, WaitingList, ReadOnlyModelAdmin):
+class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyModelAdmin):
     list_display = ["text", "label_shown", "status_shown", "reason", "origin", "split", "classifier", "created"]
     list_filter = ["classifier", "status", LabelFilter, "origin", "split", "selected"]
     list_select_related = ["classifier"]

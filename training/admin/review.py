@@ -220,7 +220,9 @@ class ReviewDesk:
             desk = {"label": _("Review what waits"), "icon": "fact_check"}
             many = {"label": _("Judge many at once"), "icon": "checklist"}
             shown.insert(0, {"action": desk, "url": reverse("admin:training_trainingdataitem_desk")})
+            agreement = {"label": _("Agreement"), "icon": "handshake"}
             shown.insert(1, {"action": many, "url": reverse("admin:training_trainingdataitem_waiting")})
+            shown.insert(2, {"action": agreement, "url": reverse("admin:training_trainingdataitem_agreement")})
         return shown
 
     def post_only(self) -> HttpResponse:

@@ -1,5 +1,6 @@
 """The training app's verbs: what every view, admin action, task and command calls."""
 
+from training.services.agreements import AgreementReport, agreement_report, audit_accuracy
 from training.services.audit import audit_draw
 from training.services.cascades import cascade_measure, cascade_refresh, cascades_prepare
 from training.services.curation import CurationStats, evidence_waiting, example_add, examples_curate
@@ -31,11 +32,14 @@ from training.services.snapshots import data_digest, golden_digest, golden_reser
 from training.services.undo import review_undo
 
 __all__ = [
+    "AgreementReport",
     "CurationStats",
     "FineTuning",
     "GoldenSet",
     "LabelledFile",
     "Ranking",
+    "agreement_report",
+    "audit_accuracy",
     "audit_draw",
     "cascade_measure",
     "cascade_refresh",

@@ -16,9 +16,13 @@ Why = TrainingDataItem.Why
 
 @dataclass(frozen=True)
 class Standing:
-    """Where an item stands once a word is added: decided, or why it waits on and how far in front."""
+    """Where an item stands once a word is added: decided, or why it waits on and how far in front.
+
+    `opinion` numbers the words that were given without knowing another's; 0 for one that was not.
+    """
 
     is_decided: bool
+    opinion: int
     reason: str = ""
     why: str = ""
     priority: float = 0.0
@@ -38,13 +42,15 @@ def standing_of(item: TrainingDataItem, reviewer: Any, verdict: str, label: str)
         raise Conflict(
             "You are one of the two who disagree over this text; a third reviewer decides.", code="own_dispute"
         )
+    is_open = item.status == TrainingDataItem.Status.REVIEW and item.why != Why.DISPUTE
     words[reviewer.pk] = (verdict, label)
+    opinion = len(words) if is_open else 0
     alike = list(words.values()).count((verdict, label))
     if alike >= needed or (by_pair and len(words) > PAIR):
-        return Standing(is_decided=True)
+        return Standing(True, opinion)
     if by_pair and len(words) == PAIR:
-        return Standing(False, "Two reviewers disagree; a third decides.", Why.DISPUTE, DISPUTED)
-    return Standing(False, f"Waits for {needed - alike} more to agree.", Why.SECOND, WANTS_SECOND)
+        return Standing(False, opinion, "Two reviewers disagree; a third decides.", Why.DISPUTE, DISPUTED)
+    return Standing(False, opinion, f"Waits for {needed - alike} more to agree.", Why.SECOND, WANTS_SECOND)
 
 
 def wants_second(item: TrainingDataItem, share: float) -> bool:

@@ -165,7 +165,9 @@ class _Decision:
             raise Conflict(f"Item {item.pk} is in quarantine; release it first.", code="quarantined")
         label = self._label_for(item)
         standing = standing_of(item, self.reviewer, self.verdict, label)
-        Review.objects.create(item=item, reviewer=self.reviewer, verdict=self.verdict, label=label)
+        Review.objects.create(
+            item=item, reviewer=self.reviewer, verdict=self.verdict, label=label, opinion=standing.opinion
+        )
         trail.note(item)
         if not standing.is_decided:
             return _wait(item, standing)
