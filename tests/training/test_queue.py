@@ -5,8 +5,10 @@ import pytest
 from interactions.models import UserInteraction
 from kalimtak.core import jobs
 from kalimtak.core.models import AuditEvent, Job
+from registry.families.base import FamilyError
 from tests.training.conftest import sentence
 from training import services
+from training.estimates import word_vectors
 from training.etl.duplicates import content_hash
 from training.models import AuditDraw, TrainingDataItem
 from training.services import opinions, queue
@@ -171,8 +173,7 @@ def test_an_item_without_a_label_makes_no_conflict_for_what_people_say(mood, ask
 # The job -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_curation_is_followed_by_a_ranking(taught_mood, wait, monkeypatch):
-    monkeypatch.setattr("training.services.queue.embedding.encode", no_encoder)
+def test_a_curation_is_followed_by_a_ranking(taught_mood, wait):
     wait(sentence("sad", 90), "sad")
     jobs.run(jobs.enqueue("curate", {"classifier": "mood"}, ring=False).pk)
     job = Job.objects.get(kind="rank")
@@ -183,7 +184,35 @@ def test_a_curation_is_followed_by_a_ranking(taught_mood, wait, monkeypatch):
     assert (job.result["mood"]["ranked"], job.result["mood"]["vectors"]) == (1, "words")
 
 
-def no_encoder(*args, **kwargs):
-    from registry.families.base import FamilyError
+def test_looking_only_ranks_nothing(taught_mood):
+    jobs.run(jobs.enqueue("curate", {"classifier": "mood", "dry_run": True}, ring=False).pk)
+    assert not Job.objects.filter(kind="rank").exists()
 
-    raise FamilyError("no base model here")
+
+def test_much_that_waits_is_compared_by_the_encoder(taught_mood, wait, monkeypatch):
+    monkeypatch.setattr(queue, "ENCODER_FROM", 3)
+    asked = []
+
+    def encode(texts, cache, reporter):
+        asked.append(len(texts))
+        reporter.progress(0.5, "Encoding")
+        return word_vectors([text for (text,) in texts])
+
+    monkeypatch.setattr("training.services.queue.embedding.encode", encode)
+    items = [wait(sentence("sad", number), "sad") for number in range(90, 92)]
+    assert services.queue_rank(taught_mood).vectors == "words"
+    items.append(wait(sentence("sad", 93), "sad"))
+    assert services.queue_rank(taught_mood).vectors == "encoder"
+    assert asked == [3 + 90]
+
+
+def test_where_the_encoder_cannot_be_had_words_compare_the_texts(taught_mood, wait, monkeypatch):
+    def encode(*_):
+        raise FamilyError("no base model here")
+
+    monkeypatch.setattr(queue, "ENCODER_FROM", 1)
+    monkeypatch.setattr("training.services.queue.embedding.encode", encode)
+    wait(sentence("sad", 90), "sad")
+    told = []
+    assert services.queue_rank(taught_mood, progress=lambda _, note: told.append(note)).vectors == "words"
+    assert "The encoder cannot be had; comparing words" in told

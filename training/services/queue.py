@@ -40,6 +40,7 @@ from training.services.audit import audit_draw
 from training.services.work import encoder_cache
 
 POOL, BATCH, KNOWN = 20_000, 1_000, 10_000
+ENCODER_FROM = 500  # items; fewer are soon read, and words tell their near copies
 AUDIT_EVERY = 10  # one of so many items is of the random sample, while it lasts
 NEIGHBOURS = 3
 RANKED = 1.0  # the priority of the first; what reviewers have begun on (`opinions`) comes before it
@@ -81,7 +82,7 @@ def queue_rank(
     """Draw the audit slice and lay out the queue of `classifier` anew. Repeating it with nothing new changes nothing.
 
     Memory is bounded by `POOL` and `KNOWN` texts and a few numbers per waiting item; rows are written `_CHUNK` at a
-    time, each in a transaction (`effect`). Where the encoder cannot be had, words compare texts.
+    time, each in a transaction (`effect`). Where few items wait or the encoder cannot be had, words compare texts.
     """
     tell = progress or (lambda fraction, note: None)
     ranking = Ranking(drawn=audit_draw(classifier))
@@ -229,16 +230,14 @@ def _vectors(
     texts: list[str], known: list[str], tell: Progress, with_encoder: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], str]:
     together = texts + known
-    how = "words"
-    if with_encoder:
+    if with_encoder and len(texts) >= ENCODER_FROM:
         try:
             vectors = embedding.encode([(text,) for text in together], encoder_cache(), _Reading(tell))
-            how = "encoder"
+            return vectors[: len(texts)], vectors[len(texts) :], "encoder"
         except FamilyError:
-            vectors = word_vectors(together)
-    else:
-        vectors = word_vectors(together)
-    return vectors[: len(texts)], vectors[len(texts) :], how
+            tell(0.5, "The encoder cannot be had; comparing words")
+    vectors = word_vectors(together)
+    return vectors[: len(texts)], vectors[len(texts) :], "words"
 
 
 class _Reading(Silent):
