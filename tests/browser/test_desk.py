@@ -141,3 +141,18 @@ def test_many_are_judged_at_once_by_keyboard(office, arabic, world, tmp_path, lo
     page.get_by_text("4 items were judged.").wait_for()
     arabic.refresh_from_db()
     assert arabic.status == "review"
+
+
+@pytest.mark.parametrize("look", [{}, {"viewport": PHONE, "color_scheme": "dark"}, {"locale": "ar"}])
+def test_the_figures_of_agreement_are_accessible(office, world, people, tmp_path, look):
+    from training import services
+
+    world.emotion.policy = {**world.emotion.policy, "review": {"second_share": 1.0}}
+    world.emotion.save()
+    for number, item in enumerate(world.items):
+        services.item_review(item, reviewer=people.rami, verdict="approve")
+        services.item_review(item, reviewer=people.tala, verdict="relabel" if number % 2 else "approve", label="fear")
+    visitor = office("rami", **look)
+    visitor.page.goto("/admin/training/trainingdataitem/agreement/")
+    visitor.page.screenshot(path=tmp_path / "agreement.png", full_page=True)
+    visitor.look_all_over()
