@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 
+from interactions.models import UserInteraction
 from registry.labels import SEPARATOR
 from registry.models import Classifier
 from training.models import TrainingDataItem
@@ -53,7 +54,9 @@ def waiting_filter(window: "QuerySet[TrainingDataItem]", wanted: WaitingFilter) 
         found = found.filter(Q(label=wanted.label) | within)
     if wanted.confidence:
         low, high = CONFIDENCES[wanted.confidence]
-        found = found.filter(interaction__confidence__gte=low, interaction__confidence__lt=high)
+        # Looked up row by row: as a join PostgreSQL took it for a reason to read all items of all answers.
+        answer = UserInteraction.objects.filter(pk=OuterRef("interaction")).values("confidence")[:1]
+        found = found.annotate(sureness=Subquery(answer)).filter(sureness__gte=low, sureness__lt=high)
     if wanted.like is not None:
         example = TrainingDataItem.objects.filter(pk=wanted.like).first()
         found = found.filter(alike(example)) if example else found.none()
