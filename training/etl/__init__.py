@@ -3,7 +3,7 @@
 A step takes records and returns those it kept and those it dropped, each drop with a sentence. A doubt does not drop a
 record: it sends it to a reviewer. Only `extract` and `load` touch rows.
 
-    extract → clean → duplicates → content → conflicts → quality → diversity → load
+    extract → clean → duplicates → held_out → content → conflicts → quality → diversity → near_duplicates → load
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,8 @@ class Record:
     """One piece of evidence that `fields` (in the classifier's order) deserve `label`.
 
     `source` is who said so; `trusted` says it came with a key or a staff session. `feedback_id` or `item_id` names the
-    row it comes from. `doubts` send it to a reviewer. `redactions` counts personal data taken out.
+    row it comes from. `doubts` send it to a reviewer. `redactions` counts personal data taken out. `skeletons` are
+    the texts as they are compared (`training.etl.folding`), `keys` and `cluster` are for near-duplicates.
     """
 
     fields: Fields
@@ -41,6 +42,9 @@ class Record:
     item_id: int | None = None
     interaction_id: UUID | None = None
     content_hash: str = ""
+    skeletons: Fields = ()
+    keys: tuple[int, ...] = ()
+    cluster: int | None = None
     redactions: int = 0
     quality: float = 1.0
     doubts: tuple[Doubt, ...] = ()
@@ -56,11 +60,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A record that was left out. `kind` groups drops in statistics, `reason` is the sentence for people."""
+    """A record that was left out. `kind` groups drops in statistics, `reason` is the sentence for people.
+
+    `twin` is the record that stays in its place, where that has no item yet: its id goes where `{twin}` stands.
+    """
 
     record: Record
     kind: str
     reason: str
+    twin: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
