@@ -167,7 +167,14 @@ class Feedback(models.Model):
                 condition=Q(rating__isnull=True) | Q(rating__range=(1, 5)), name="rating_from_one_to_five"
             ),
         ]
-        indexes = [models.Index(fields=["curated_at", "updated_at"], name="feedback_uncurated")]
+        # What was curated is not in it, so that looking for what was not costs the same after years.
+        indexes = [
+            models.Index(
+                fields=["id"],
+                name="feedback_uncurated",
+                condition=Q(curated_at=None) | Q(curated_at__lt=models.F("updated_at")),
+            )
+        ]
 
     def __str__(self) -> str:
         return self.correct_label or (f"{self.rating} / 5" if self.rating else str(self.pk))

@@ -198,7 +198,7 @@ Q_CLUSTER: dict[str, Any] = {
     },
 }
 KALIMTAK_JOBS = {  # kind → (handler, cluster, long: runs in a supervisor of its own)
-    "curate": ("training.tasks.curate", "default", False),
+    "curate": ("training.tasks.curate", "default", True),
     "import": ("training.tasks.dataset_import", "default", True),
     "train": ("training.tasks.train", "training", True),
     "fine_tune": ("training.tasks.fine_tune", "default", False),

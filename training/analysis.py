@@ -218,6 +218,12 @@ class Analysis:
         for row in rows:
             self._add_row(row)
 
+    def add_error(self, line: int, reason: str) -> None:
+        """Note that a row which could be read was refused all the same."""
+        self.error_count += 1
+        if len(self.errors) < ERRORS_SHOWN:
+            self.errors.append(RowError(line, reason))
+
     def _add_row(self, row: Row) -> None:
         if row.label:
             parts = self.rules.parts(row.label)

@@ -59,6 +59,13 @@ class Dataset(models.Model):
         return is_open and self.job is not None and self.job.is_finished
 
 
+# Written as alternatives, not as a list: so SQLite sees that a query with parameters asks for what an index holds.
+_IS_LIVE = Q(status="approved") | Q(status="review")
+_IS_OUT = Q(status="candidate") | Q(status="quarantined") | Q(status="rejected")
+_TO_COMPARE = Q(compared=False) & _IS_LIVE
+_TO_FORGET = Q(compared=True) & _IS_OUT
+
+
 class ItemQuerySet(models.QuerySet["TrainingDataItem"]):
     def approved(self) -> "ItemQuerySet":
         return self.filter(status=TrainingDataItem.Status.APPROVED)
@@ -66,6 +73,18 @@ class ItemQuerySet(models.QuerySet["TrainingDataItem"]):
     def golden(self) -> "ItemQuerySet":
         """The held-out rows every version of a classifier is compared on; never trained on."""
         return self.approved().filter(split=TrainingDataItem.Split.TEST)
+
+    def evidence(self) -> "ItemQuerySet":
+        """Approved items that users and clients gave, not staff."""
+        return self.approved().exclude(origin=TrainingDataItem.Origin.IMPORT)
+
+    def to_compare(self) -> "ItemQuerySet":
+        """Items that the next curation has yet to compare with the others."""
+        return self.filter(_TO_COMPARE)
+
+    def to_forget(self) -> "ItemQuerySet":
+        """Items that were compared and have been taken out since."""
+        return self.filter(_TO_FORGET)
 
     def trainable(self) -> "ItemQuerySet":
         return self.approved().exclude(split=TrainingDataItem.Split.TEST)
@@ -95,8 +114,9 @@ class TrainingDataItem(models.Model):
         CORRECTED = "corrected", _("corrected by a person")
         EXAMPLE = "example", _("given as an example")
 
+    # No index of its own: those below begin with it, and SQLite would take it for lack of statistics.
     classifier = models.ForeignKey(
-        "registry.Classifier", models.CASCADE, related_name="items", verbose_name=_("classifier")
+        "registry.Classifier", models.CASCADE, related_name="items", db_index=False, verbose_name=_("classifier")
     )
     dataset = models.ForeignKey(
         Dataset, models.CASCADE, null=True, blank=True, related_name="items", verbose_name=_("data set")
@@ -121,6 +141,12 @@ class TrainingDataItem(models.Model):
     selected = models.BooleanField(_("selected for training"), default=True)
     reason = models.CharField(_("reason"), max_length=300, blank=True, help_text=_("why it has this status"))
     content_hash = models.CharField(_("content hash"), max_length=64, help_text=_("of the normalised input"))
+    cluster = models.BigIntegerField(
+        _("near-duplicate cluster"), null=True, blank=True, help_text=_("shared by texts that are nearly the same")
+    )
+    compared = models.BooleanField(
+        _("compared"), default=False, help_text=_("near-duplicates of it are found, and its bands are in their table")
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     decided_at = models.DateTimeField(_("decided"), null=True, blank=True)
 
@@ -130,8 +156,19 @@ class TrainingDataItem(models.Model):
         verbose_name = _("training item")
         verbose_name_plural = _("training items")
         indexes = [
-            models.Index(fields=["classifier", "status", "split"], name="item_status"),
+            models.Index(fields=["classifier", "status", "split", "label"], name="item_status"),
             models.Index(fields=["classifier", "content_hash"], name="item_content"),
+            # What a curation asks of each source that speaks up in a batch.
+            models.Index(
+                fields=["classifier", "source"],
+                name="item_source",
+                condition=Q(status="approved") & ~Q(origin="import"),
+            ),
+            # What the next curation has to do, however many items there are. Whoever changes a status need not know of
+            # bands: it is found here.
+            models.Index(fields=["classifier", "id"], name="item_candidate", condition=Q(status="candidate")),
+            models.Index(fields=["classifier", "id"], name="item_to_compare", condition=_TO_COMPARE),
+            models.Index(fields=["classifier", "id"], name="item_to_forget", condition=_TO_FORGET),
         ]
         constraints = [
             # The same text with the same label is one item: what makes imports and curations repeatable.
@@ -150,6 +187,21 @@ class TrainingDataItem(models.Model):
     def label_parts(self) -> tuple[str, ...]:
         """Its label, or each of its labels."""
         return self.classifier.label_parts(self.label)
+
+
+class DuplicateBand(models.Model):
+    """One key under which the near-duplicates of a live item are looked for (`training.etl.sketches`)."""
+
+    key = models.BigIntegerField()
+    item = models.ForeignKey(TrainingDataItem, models.CASCADE, related_name="bands")
+
+    class Meta:
+        verbose_name = _("near-duplicate band")
+        verbose_name_plural = _("near-duplicate bands")
+        constraints = [models.UniqueConstraint(fields=["key", "item"], name="band_once_per_item")]
+
+    def __str__(self) -> str:
+        return f"{self.key:x} #{self.item_id}"
 
 
 class Review(models.Model):

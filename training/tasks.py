@@ -61,7 +61,7 @@ def curate(context: JobContext) -> dict[str, Any]:
         classifier=classifier_get(slug) if slug else None,
         dry_run=bool(context.params.get("dry_run")),
         actor=job.actor,
-        progress=context.progress,
+        progress=context.progress_or_stop,
         effect=effect,
         stats=stats,
     )

@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'feedback',
                 'verbose_name_plural': 'feedback',
                 'ordering': ['-pk'],
-                'indexes': [models.Index(fields=['curated_at', 'updated_at'], name='feedback_uncurated')],
+                'indexes': [models.Index(condition=models.Q(('curated_at', None), ('curated_at__lt', models.F('updated_at')), _connector='OR'), fields=['id'], name='feedback_uncurated')],
                 'constraints': [models.UniqueConstraint(fields=('interaction', 'source'), name='one_feedback_per_source'), models.CheckConstraint(condition=models.Q(('rating__isnull', True), ('rating__range', (1, 5)), _connector='OR'), name='rating_from_one_to_five')],
             },
         ),

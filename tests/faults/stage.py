@@ -42,12 +42,13 @@ from registry.models import Classifier, Deployment, Evaluation, ModelVersion
 from registry.services import artefact_problems
 from tests.faults.forking import ForkingPopen
 from training import services
-from training.models import Dataset, DatasetSnapshot, TrainingDataItem, TrainingRun
+from training.etl.extract import BATCH
+from training.models import Dataset, DatasetSnapshot, DuplicateBand, TrainingDataItem, TrainingRun
 from training.services import datasets
 from training.services.snapshots import rows_digest
 from training.services.work import runs_root
 
-FEEDBACK = 520  # a batch and a bit
+FEEDBACK = BATCH + 20
 PRELOADED = (
     *("training.analysis", "training.importers", "training.runner", "registry.families.verify"),
     *("sklearn.feature_extraction.text", "sklearn.linear_model", "matplotlib.backends.backend_agg"),
@@ -299,12 +300,13 @@ def tell() -> None:
     assert audit.verify() == []
     sweep()
     live = registry.live_version(topic())
-    items = TrainingDataItem.objects.values_list("label", "status", "split", "dataset__name")
+    items = TrainingDataItem.objects.values_list("label", "status", "split", "dataset__name", "compared", "cluster")
     facts = {
         "jobs": sorted(Job.objects.values_list("kind", "state")),
         "datasets": list(Dataset.objects.order_by("pk").values_list("name", "state", "rows")),
         "outcomes": [each.report.get("outcome") for each in Dataset.objects.order_by("pk")],
         "items": sorted([*map(str, key), count] for key, count in Counter(items).items()),
+        "bands": DuplicateBand.objects.count(),
         "feedback waiting": services.evidence_waiting(topic()),
         "answers": [UserInteraction.objects.count(), RequestMemo.objects.count()],
         "spool": [path.suffix for path in spool.files(spool_folder(), "")],

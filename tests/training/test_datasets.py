@@ -12,6 +12,7 @@ from registry.models import Classifier
 from training import services
 from training.models import Dataset, Review, TrainingDataItem
 
+NOTHING = dict.fromkeys(("loaded", "duplicates", "for_review", "refused_before", "held_out"), 0)
 pytestmark = pytest.mark.django_db
 
 
@@ -41,7 +42,13 @@ def test_labelled_rows_are_approved_items(load):
 def test_loading_again_changes_nothing(load):
     content = gzip.compress(b"text,label\nsunny,glad\nrain,sad\nSUNNY ,glad\n")
     first = load(content, "rows.csv.gz")
-    assert first.report["outcome"] == {"loaded": 2, "duplicates": 1, "for_review": 0, "refused_before": 0}
+    assert first.report["outcome"] == {
+        "loaded": 2,
+        "duplicates": 1,
+        "for_review": 0,
+        "refused_before": 0,
+        "held_out": 0,
+    }
     before = list(items().values())
     assert services.dataset_load(first).report["outcome"]["loaded"] == 0
     assert load(content, "rows.csv.gz").report["outcome"]["duplicates"] == 3
@@ -147,7 +154,13 @@ def test_an_interrupted_load_goes_on_where_it_stopped(mood, tmp_path):
     assert (dataset.state, items().count()) == ("failed", 1_000)
     loaded = services.dataset_load(dataset)
     assert loaded.rows == 1_200
-    assert loaded.report["outcome"] == {"loaded": 1_200, "duplicates": 0, "for_review": 0, "refused_before": 0}
+    assert loaded.report["outcome"] == {
+        "loaded": 1_200,
+        "duplicates": 0,
+        "for_review": 0,
+        "refused_before": 0,
+        "held_out": 0,
+    }
 
 
 def test_the_job_loads_and_trains_afterwards(mood):

@@ -146,7 +146,7 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
             _("In training"),
             {"fields": ["split", "selected", "weight", "quality", "domain", "decided_at", "created_at"]},
         ),
-        (_("Identity"), {"fields": ["content_hash"]}),
+        (_("Identity"), {"fields": ["content_hash", "cluster"]}),
     ]
 
     def get_urls(self) -> list[URLPattern]:

@@ -51,6 +51,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         "duplicates": _("Already there"),
         "for_review": _("Sent to review"),
         "refused_before": _("Rejected before"),
+        "held_out": _("Copies of held-out texts"),
     }
     return facts + [(names[name], f"{count:,}") for name, count in outcome.items() if name in names]
 

@@ -74,9 +74,11 @@ class Migration(migrations.Migration):
                 ('selected', models.BooleanField(default=True, verbose_name='selected for training')),
                 ('reason', models.CharField(blank=True, help_text='why it has this status', max_length=300, verbose_name='reason')),
                 ('content_hash', models.CharField(help_text='of the normalised input', max_length=64, verbose_name='content hash')),
+                ('cluster', models.BigIntegerField(blank=True, help_text='shared by texts that are nearly the same', null=True, verbose_name='near-duplicate cluster')),
+                ('compared', models.BooleanField(default=False, help_text='near-duplicates of it are found, and its bands are in their table', verbose_name='compared')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('decided_at', models.DateTimeField(blank=True, null=True, verbose_name='decided')),
-                ('classifier', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='items', to='registry.classifier', verbose_name='classifier')),
+                ('classifier', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='items', to='registry.classifier', verbose_name='classifier')),
                 ('dataset', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='items', to='training.dataset', verbose_name='data set')),
                 ('interaction', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='items', to='interactions.userinteraction', verbose_name='source interaction')),
             ],
@@ -140,9 +142,41 @@ class Migration(migrations.Migration):
                 'ordering': ['-pk'],
             },
         ),
+        migrations.CreateModel(
+            name='DuplicateBand',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('key', models.BigIntegerField()),
+                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='bands', to='training.trainingdataitem')),
+            ],
+            options={
+                'verbose_name': 'near-duplicate band',
+                'verbose_name_plural': 'near-duplicate bands',
+            },
+        ),
         migrations.AddIndex(
             model_name='trainingdataitem',
-            index=models.Index(fields=['classifier', 'status', 'split'], name='item_status'),
+            index=models.Index(fields=['classifier', 'status', 'split', 'label'], name='item_status'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
+            index=models.Index(condition=models.Q(('status', 'approved'), models.Q(('origin', 'import'), _negated=True)), fields=['classifier', 'source'], name='item_source'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
+            index=models.Index(condition=models.Q(('status', 'candidate')), fields=['classifier', 'id'], name='item_candidate'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
+            index=models.Index(condition=models.Q(('compared', False), models.Q(('status', 'approved'), ('status', 'review'), _connector='OR')), fields=['classifier', 'id'], name='item_to_compare'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
+            index=models.Index(condition=models.Q(('compared', True), models.Q(('status', 'candidate'), ('status', 'quarantined'), ('status', 'rejected'), _connector='OR')), fields=['classifier', 'id'], name='item_to_forget'),
+        ),
+        migrations.AddConstraint(
+            model_name='duplicateband',
+            constraint=models.UniqueConstraint(fields=('key', 'item'), name='band_once_per_item'),
         ),
         migrations.AddIndex(
             model_name='trainingdataitem',

@@ -1,7 +1,7 @@
 """The training app's verbs: what every view, admin action, task and command calls."""
 
 from training.services.cascades import cascade_measure, cascade_refresh, cascades_prepare
-from training.services.curation import CurationStats, evidence_waiting, example_add, examples_curate
+from training.services.curation import CurationStats, evidence_waiting, examples_curate, work_waiting
 from training.services.datasets import (
     dataset_add,
     dataset_add_url,
@@ -11,6 +11,7 @@ from training.services.datasets import (
     dataset_load,
 )
 from training.services.evaluations import GoldenSet, evaluate_all, golden_set, version_evaluate, version_judgement
+from training.services.examples import example_add
 from training.services.execution import run_execute
 from training.services.exports import items_to_export, snapshot_to_export
 from training.services.labelled_files import LabelledFile, labelled_file_read
@@ -53,4 +54,5 @@ __all__ = [
     "snapshot_to_export",
     "version_evaluate",
     "version_judgement",
+    "work_waiting",
 ]

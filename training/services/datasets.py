@@ -21,8 +21,10 @@ from registry import store
 from registry.models import Classifier
 from training.download import download, url_check
 from training.etl.duplicates import content_hash
+from training.etl.folding import mend
 from training.etl.load import fields_dict, known_items
 from training.models import Dataset, TrainingDataItem
+from training.services.held_out import held_out_of, rows_without_copies
 from training.streams import ImportRefused, named_format
 
 if TYPE_CHECKING:
@@ -244,6 +246,7 @@ class _Outcome:
     duplicates: int = 0
     for_review: int = 0
     refused_before: int = 0
+    held_out: int = 0
     labels: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -254,7 +257,7 @@ class _Outcome:
         return cls(loaded=len(ahead), duplicates=-len(ahead), for_review=ahead.count(Status.REVIEW))
 
     def to_dict(self) -> dict[str, int]:
-        names = ("loaded", "duplicates", "for_review", "refused_before")
+        names = ("loaded", "duplicates", "for_review", "refused_before", "held_out")
         return {name: max(0, getattr(self, name)) for name in names}
 
 
@@ -316,16 +319,23 @@ def _load_rows(dataset: Dataset, analysed: _Analysed, progress: Progress, effect
     from training.importers import chunks
 
     outcome, done, total = _Outcome.so_far(dataset), 0, max(analysed.analysis.rows, 1)
-    rules = analysed.rules
+    rules, held_out = analysed.rules, held_out_of(dataset.classifier)
     if rules.multi_label:  # sets are written in the order of the labels, which the file may just have decided
         rules = replace(rules, labels=tuple(dataset.classifier.labels))
+
+    def is_golden(row: "Row") -> bool:
+        return _split(dataset, row) == TrainingDataItem.Split.TEST
+
     for chunk in chunks(analysed.source):
         rows, errors, _ = read_rows(chunk, analysed.columns, rules)
+        read = len(rows)
+        rows = rows_without_copies(rows, held_out, spared=is_golden, refuse=analysed.analysis.add_error)
+        outcome.held_out += read - len(rows)
         with effect():
             _load_chunk(dataset, rows, outcome)
             crashpoint("import.in_chunk")
         crashpoint("import.between_chunks")
-        done += len(rows) + len(errors)
+        done += read + len(errors)
         progress(ANALYSIS_SHARE + (1 - ANALYSIS_SHARE) * done / total, f"loaded {done:,} of {total:,} rows")
     return outcome
 
@@ -359,7 +369,7 @@ def _item(dataset: Dataset, row: "Row", digest: str, other_label: str | None, no
         dataset=dataset,
         origin=TrainingDataItem.Origin.IMPORT,
         source=f"import:{dataset.actor}"[:80],
-        fields=fields_dict(dataset.classifier.input_fields, row.fields),
+        fields=fields_dict(dataset.classifier.input_fields, tuple(mend(text) for text in row.fields)),
         label=row.label,
         status=Status.REVIEW if is_conflict else Status.APPROVED,
         split=_split(dataset, row),

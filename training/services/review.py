@@ -58,7 +58,7 @@ def items_review(
     open_items = items.exclude(status__in=[Status.QUARANTINED, settled or Status.REJECTED])
     if verdict == Verdict.RELABEL:
         open_items = open_items.exclude(label=label)
-    keys = list(open_items.values_list("pk", flat=True))
+    keys = list(open_items.order_by("pk").values_list("pk", flat=True))
     return sum(decision.apply_batch(keys[start : start + BULK], settled) for start in range(0, len(keys), BULK))
 
 

@@ -79,6 +79,7 @@ class Command(KalimtakCommand):
         self.stdout.write(
             f"Data set {dataset.pk}: {outcome['loaded']:,} loaded ({outcome['for_review']:,} wait for review), "
             f"{outcome['duplicates']:,} already there, {outcome['refused_before']:,} refused by a reviewer before, "
+            f"{outcome['held_out']:,} copies of held-out texts, "
             f"{errors:,} with errors."
         )
 
