@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from inference.helpers import cascade_thresholds, policy_of, with_helpers
+from inference.helpers import Absent, can_answer, cascade_thresholds, policy_of, with_helpers
 from inference.live import LiveVersion, load_version, serve
 from inference.parsing import Item, question_of
-from inference.services import answer_write
-from interactions.services import interactions_record
+from inference.services import answer_write, interactions_keep
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput, Unavailable
+from registry.families.base import Predictor
 from registry.models import Classifier, Deployment
 from registry.services import classifier_get
 from registry.services.classifiers import live_deployment
@@ -32,12 +32,13 @@ class LocalClassifier:
 
     `deployment_id` names another deployment than the live one, for a process that answers beside one that has it.
 
-    Answers are recorded like the API's, with neither key nor address, so that feedback can be given on them; with
-    `record=False` nothing is written and results carry no `interaction_id`. `enable_backup` lets the policy's backup
-    answer what is unsure, sarcastic or fails; cascade and cache of the policy are used in any case. Safe to share
-    between threads.
+    Answers are recorded like the API's, with neither key nor address, so that feedback can be given on them: while the
+    database is away, in the spool. With `record=False` nothing is written and results carry no `interaction_id`.
+    `enable_backup` lets the policy's backup answer what is unsure, sarcastic or fails, and everything where the version
+    itself cannot be loaded; cascade and cache of the policy are used in any case. Safe to share between threads.
 
-    Raises `NotFound` for an unknown slug, `Unavailable` (`no_model`) where nothing is live.
+    Raises `NotFound` for an unknown slug, `Unavailable` (`no_model`) where nothing is live, and whatever `load_version`
+    raises where nobody stands in for a version that cannot be loaded.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class LocalClassifier:
         if deployment is None:
             remedy = f"run `manage.py train {classifier.slug} --deploy`"
             raise Unavailable(f"The classifier {classifier.slug} has no live version; {remedy}.", code="no_model")
-        own = loaded(deployment)
+        own, fault = loaded_or_absent(deployment)
         self.served = serve(classifier, (own,))
         self.version = with_helpers(
             own,
@@ -61,6 +62,8 @@ class LocalClassifier:
             thresholds=cascade_thresholds(),
             backup=enable_backup,
         )
+        if fault is not None and not can_answer(self.version):
+            raise fault
         self.enable_backup = enable_backup
         self.record = record
         self._lock = threading.Lock()
@@ -87,7 +90,7 @@ class LocalClassifier:
         return question_of(dict(body), self.served.input_fields, classifier=self.served.slug).items[0]
 
     def answer(self, items: Sequence[Item]) -> list[dict[str, Any]]:
-        """One result per item, recorded together."""
+        """One result per item, recorded together. Raises `Unavailable` where neither table nor spool takes them."""
         if not items:
             return []
         with self._lock:
@@ -100,7 +103,7 @@ class LocalClassifier:
         ]
         results = [result | {"final_label": result["label"]} for _, result in written]
         if self.record:
-            interactions_record([row for row, _ in written])
+            interactions_keep([row for row, _ in written])
         else:
             for result in results:
                 del result["interaction_id"]
@@ -108,14 +111,27 @@ class LocalClassifier:
 
 
 def loaded(deployment: Deployment) -> LiveVersion:
-    """A deployment's version for this object alone."""
+    """A deployment's version for this object alone. Raises what `load_version` raises."""
+    return _version_of(deployment, load_version(deployment.version))
+
+
+def loaded_or_absent(deployment: Deployment) -> tuple[LiveVersion, Exception | None]:
+    """The same, or in place of a version that cannot be loaded one that only a backup answers for, and the reason."""
+    try:
+        return loaded(deployment), None
+    except Exception as error:  # whatever a library makes of these files
+        logger.error("Version %s cannot be loaded: %r", deployment.version.ref, error)
+        return _version_of(deployment, Absent(deployment.version, str(error))), error
+
+
+def _version_of(deployment: Deployment, predictor: Predictor) -> LiveVersion:
     return LiveVersion(
         deployment_id=deployment.pk,
         role=deployment.role,
         share=deployment.share,
         version_id=deployment.version_id,
         ref=deployment.version.ref,
-        predictor=load_version(deployment.version),
+        predictor=predictor,
     )
 
 

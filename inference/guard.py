@@ -38,6 +38,9 @@ _SUSPICIOUS = re.compile(
     r"|\bsystem\s{1,3}prompt\b",
     re.IGNORECASE,
 )
+# One of these, in small letters, is in every ASCII text that the rule matches. To look for them takes a twentieth of
+# the rule's time, and is all that nearly every text takes.
+_TELLTALE = ("<", "{", "[", "=", "javascript:", "table", "select", "instruction", "rule", "prompt")
 # Bidirectional overrides show another text than the one that is read; tag characters show none at all.
 _HIDDEN = re.compile("[\u202a-\u202e\u2066-\u2069\U000e0020-\U000e007e]")
 _FLAG_OF_A_REGION = "\U0001f3f4"  # the one emoji that is spelled with tag characters
@@ -65,19 +68,27 @@ def flags_of(text: str, *, abstained: bool, truncated: bool, earned: Collection[
 
 
 def is_suspicious(text: str) -> bool:
-    if _SUSPICIOUS.search(text):
-        return True
-    return not text.isascii() and bool(_HIDDEN.search(text)) and _FLAG_OF_A_REGION not in text
+    if text.isascii():
+        small = text.lower()
+        return any(sign in small for sign in _TELLTALE) and bool(_SUSPICIOUS.search(text))
+    return bool(_SUSPICIOUS.search(text) or (_HIDDEN.search(text) and _FLAG_OF_A_REGION not in text))
 
 
 def is_repetitive(text: str) -> bool:
     """One character many times in a row, or one word making up most of a longer text."""
-    if _RUN.search(text):
+    if _may_hold_a_run(text) and _RUN.search(text):
         return True
     words = text.casefold().split()
-    if len(words) < WORDS_TO_JUDGE:
+    enough = SHARE_OF_ONE_WORD * len(words)
+    if len(words) < WORDS_TO_JUDGE or len(words) - len(set(words)) + 1 < enough:  # even if one made up all repetitions
         return False
-    return Counter(words).most_common(1)[0][1] >= SHARE_OF_ONE_WORD * len(words)
+    return Counter(words).most_common(1)[0][1] >= enough
+
+
+def _may_hold_a_run(text: str) -> bool:
+    """Whether three in a row are equal of those that stand a third of a run apart, as they are in every run."""
+    some = text[:: CHARACTER_RUN // 3]
+    return any(one == two == three for one, two, three in zip(some, some[1:], some[2:], strict=False))
 
 
 def is_unknown_script(text: str) -> bool:

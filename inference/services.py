@@ -236,6 +236,15 @@ def record(drafts: list[Draft]) -> list[Results | Exception]:
     return outcomes
 
 
+def interactions_keep(rows: Sequence[NewInteraction]) -> None:
+    """Record answers that were given without an engine as the engine's are: in the table, or while the database is
+    away in the spool. Raises `Unavailable` where neither is possible.
+    """
+    (outcome,) = record([Draft(NewAnswer(rows), [])])
+    if isinstance(outcome, Exception):
+        raise Unavailable("The answer could not be recorded, so it was not given; try again.") from outcome
+
+
 def _record_in_table(drafts: list[Draft]) -> list[Results | Exception]:
     """One transaction for all, tried again once on a fresh connection if it failed at once.
 

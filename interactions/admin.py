@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -11,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from interactions.models import Feedback, PersonalRecord, UserInteraction
 from kalimtak.core.admin import Panel, ReadOnlyModelAdmin, labels_shown, state_label, when
+from registry.models import Classifier
 
 TEXT_SHOWN = 90
 SCORES_SHOWN = 20
@@ -114,17 +116,48 @@ class UserInteractionAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description=_("confidence"), ordering="confidence")
     def confidence_shown(self, interaction: UserInteraction) -> str:
-        return f"{interaction.confidence:.0%}"
+        is_told = interaction.confidence or interaction.source != UserInteraction.Source.IMPORTED
+        return f"{interaction.confidence:.0%}" if is_told else "–"
 
     @admin.display(description=_("asked"))
     def asked(self, interaction: UserInteraction) -> Any:
         return when(interaction.created_at)
 
 
+class StarsFilter(admin.SimpleListFilter):
+    """One to five, which needs no walk over all feedback to be known."""
+
+    title = _("rating")
+    parameter_name = "rating__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(rating), str(rating)) for rating in range(1, 6)]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        rating = self.value() or ""
+        return queryset.filter(rating=int(rating)) if rating in ("1", "2", "3", "4", "5") else queryset
+
+
+class AnsweredByFilter(admin.SimpleListFilter):
+    """The classifier that was asked, looked up for the newest feedback first; a join would be sorted as a whole."""
+
+    title = _("classifier")
+    parameter_name = "classifier"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(classifier.slug, classifier.name or classifier.slug) for classifier in Classifier.objects.all()]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        if not self.value():
+            return queryset
+        asked = UserInteraction.objects.filter(pk=OuterRef("interaction"), classifier__slug=self.value())
+        return queryset.filter(Exists(asked))
+
+
 @admin.register(Feedback)
 class FeedbackAdmin(ReadOnlyModelAdmin):
     list_display = ["text", "answered", "rating", "correction", "taken_in", "given"]
-    list_filter = ["rating", "trusted", "interaction__classifier"]
+    list_filter = [StarsFilter, "trusted", AnsweredByFilter]
     list_select_related = ["interaction__classifier"]
     search_fields = ["=interaction__id", "=source"]
     empty_text = _("No feedback yet. Clients send it to /api/feedback with the interaction's id.")

@@ -78,7 +78,7 @@ def is_one_message(count: int) -> bool:
 
 
 def _statements(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -> Iterator[Statement]:
-    uuid, moment, document = _conversions()
+    uuid, moment, document = conversions()
     answers, people = [], []
     for row in rows:
         key, at = uuid(row.id), moment(row.created_at)
@@ -106,27 +106,27 @@ def _statements(rows: Sequence["NewInteraction"], subjects: dict[str, int]) -> I
         )
         if row.address or row.user_agent:
             people.append((key, _address(row.address), row.user_agent[:USER_AGENT_LENGTH], at))
-    yield from _insert_into(UserInteraction, ANSWER, connection.vendor).statements(answers)
-    yield from _insert_into(PersonalRecord, PERSON, connection.vendor).statements(people)
+    yield from insert_into(UserInteraction, ANSWER, connection.vendor).statements(answers)
+    yield from insert_into(PersonalRecord, PERSON, connection.vendor).statements(people)
 
 
-def _conversions() -> tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], str]]:
+def conversions() -> tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], str]]:
     """How this database stores a UUID, a moment and a JSON document."""
     native = connection.features.has_native_uuid_field
     return (lambda key: key) if native else (lambda key: key.hex), connection.ops.adapt_datetimefield_value, json.dumps
 
 
 @lru_cache(maxsize=8)
-def _insert_into(model: type[models.Model], given: tuple[str, ...], vendor: str) -> Insert:
-    """The insert of rows that give these columns; every other column gets its field's default."""
+def insert_into(model: type[models.Model], given: tuple[str, ...], vendor: str) -> Insert:
+    """The insert of rows that give these columns; every other gets its field's default, a key the database's."""
     fields = {field.attname: field for field in model._meta.concrete_fields}
-    others = [name for name in fields if name not in given]
+    others = [name for name in fields if name not in given and not fields[name].primary_key]
     rest = [fields[name].get_db_prep_save(fields[name].get_default(), connection) for name in others]
     quote = connection.ops.quote_name
     columns = ", ".join(quote(fields[name].column or name) for name in (*given, *others))
     return Insert(
         head=f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES ",  # noqa: S608  (names of our own columns)
-        row=f"({', '.join(['%s'] * len(fields))})",
+        row=f"({', '.join(['%s'] * (len(given) + len(others)))})",
         tail=" ON CONFLICT DO NOTHING",
         rest=tuple(rest),
     )

@@ -34,7 +34,9 @@ def interactions_fit_their_versions(look: Look) -> Iterator[Finding]:
 
 
 def _contradictions(row: Any) -> Iterator[str]:
-    if row.source not in BY_ANOTHER:
+    if (row.version_id is None) and row.source != UserInteraction.Source.IMPORTED:
+        yield "no version is named that answered it"
+    elif row.version_id is not None and row.source not in BY_ANOTHER:
         if row.version__classifier_id != row.classifier_id:
             yield "the version that answered is one of another classifier"
         if row.deployment_id is not None and row.deployment__version_id != row.version_id:

@@ -27,6 +27,7 @@ class UserInteraction(models.Model):
 
     `rating`, `comment` and `correction` mirror the newest feedback; `reviewed_label` is what a reviewer decided. Of a
     multi-label classifier these two and `labels` hold the text of a set (`registry.labels`), and `label` its top label.
+    What was answered elsewhere has no version unless it names one of ours, and confidence 0 unless it says.
     """
 
     class Kind(models.TextChoices):
@@ -39,11 +40,17 @@ class UserInteraction(models.Model):
         CASCADE = "cascade", _("cascade")
         CACHE = "cache", _("cache")
         RULE = "rule", _("rule")
+        IMPORTED = "imported", _("answered elsewhere")
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     classifier = models.ForeignKey("registry.Classifier", models.PROTECT, verbose_name=_("classifier"))
     version = models.ForeignKey(
-        "registry.ModelVersion", models.PROTECT, related_name="interactions", verbose_name=_("version")
+        "registry.ModelVersion",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="interactions",
+        verbose_name=_("version"),
     )
     deployment = models.ForeignKey(
         "registry.Deployment", models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("deployment")
@@ -78,7 +85,10 @@ class UserInteraction(models.Model):
         verbose_name_plural = _("interactions")
         indexes = [
             models.Index(fields=["classifier", "-id"], name="interaction_classifier"),
-            models.Index(fields=["rating"], name="interaction_rated", condition=Q(rating__isnull=False)),
+            # For the admin's filters, newest first. Partial where most rows are of the other kind: those cost nothing.
+            models.Index(fields=["-id", "rating"], name="interaction_rated", condition=Q(rating__isnull=False)),
+            models.Index(fields=["-id"], name="interaction_abstained", condition=Q(abstained=True)),
+            models.Index(fields=["source", "-id"], name="interaction_source"),
         ]
 
     def __str__(self) -> str:
@@ -167,7 +177,17 @@ class Feedback(models.Model):
                 condition=Q(rating__isnull=True) | Q(rating__range=(1, 5)), name="rating_from_one_to_five"
             ),
         ]
-        indexes = [models.Index(fields=["curated_at", "updated_at"], name="feedback_uncurated")]
+        indexes = [
+            # What was curated is not in it, so that looking for what was not costs the same after years.
+            models.Index(
+                fields=["id"],
+                name="feedback_uncurated",
+                condition=Q(curated_at=None) | Q(curated_at__lt=models.F("updated_at")),
+            ),
+            # For floods: labels that were named since a moment, and when each source was first heard of.
+            models.Index(fields=["updated_at"], name="feedback_labels", condition=~Q(correct_label="")),
+            models.Index(fields=["source", "created_at"], name="feedback_of_source"),
+        ]
 
     def __str__(self) -> str:
         return self.correct_label or (f"{self.rating} / 5" if self.rating else str(self.pk))

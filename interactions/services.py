@@ -34,7 +34,7 @@ class NewInteraction:
     """
 
     classifier_id: int
-    version_id: int
+    version_id: int | None
     deployment_id: int | None
     fields: dict[str, str]
     label: str
@@ -147,7 +147,7 @@ def _earlier(memo: NewMemo | None, held: dict[tuple[str, str], RequestMemo]) -> 
 
 
 def _insert(rows: Sequence[NewInteraction]) -> None:
-    answers_insert(rows, _subject_ids({row.pseudonym for row in rows if row.pseudonym}))
+    answers_insert(rows, subject_ids({row.pseudonym for row in rows if row.pseudonym}))
 
 
 # People ------------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def subject_of(client_id: str) -> Subject:
     return Subject.objects.get_or_create(pseudonym=pseudonym_of(client_id))[0]
 
 
-def _subject_ids(pseudonyms: Iterable[str]) -> dict[str, int]:
+def subject_ids(pseudonyms: Iterable[str]) -> dict[str, int]:
     """Row ids by pseudonym; new people get a row. Not cached: an erased person's row may be gone any moment."""
     wanted = set(pseudonyms)
     if not wanted:
@@ -223,7 +223,8 @@ def feedback_give(
         raise InvalidInput("A rating is a whole number from 1 to 5.", fields={"rating": ["Use 1 to 5."]})
     with transaction.atomic():
         interaction = _interaction_of(interaction_id, caller)
-        classifier, known = interaction.classifier, interaction.version.labels
+        classifier = interaction.classifier
+        known = interaction.version.labels if interaction.version else ()
         given = {
             "rating": rating,
             "comment": comment,
@@ -283,6 +284,16 @@ def _mirror(newest: Feedback) -> None:
 def review_note(interaction_id: UUID | str, *, label: str) -> None:
     """Note on the interaction which label a reviewer found right. An interaction that is gone is no error."""
     UserInteraction.objects.filter(pk=interaction_id).update(reviewed_label=label, reviewed_at=timezone.now())
+
+
+def review_restore(interaction_id: UUID | str, *, label: str, at: datetime | None) -> None:
+    """Put back what was noted before a reviewer's verdict that is undone."""
+    UserInteraction.objects.filter(pk=interaction_id).update(reviewed_label=label, reviewed_at=at)
+
+
+def audit_mark(interaction_ids: Iterable[UUID]) -> None:
+    """Note on interactions that they were drawn at random: a reviewer's label on them measures live accuracy."""
+    UserInteraction.objects.filter(pk__in=list(interaction_ids)).update(audit_slice=True)
 
 
 # Remembered requests -----------------------------------------------------------------------------------------------

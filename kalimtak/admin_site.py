@@ -75,6 +75,7 @@ NAVIGATION = (
             (_("Interactions"), "forum", "interactions_userinteraction", "interactions.view_userinteraction"),
             (_("Feedback"), "thumbs_up_down", "interactions_feedback", "interactions.view_feedback"),
             (_("Training items"), "fact_check", "training_trainingdataitem", "training.view_trainingdataitem"),
+            (_("Blocked words"), "block", "training_blockedword", "training.view_blockedword"),
         ),
     ),
     (

@@ -16,7 +16,9 @@ LOOK = (
     "training.view_dataset",
     "training.view_trainingdataitem",
     "training.view_review",
+    "training.view_blockedword",
     "training.view_datasetsnapshot",
+    "training.view_snapshotitem",
     "training.view_trainingrun",
 )
 REVIEW = ("training.review_trainingdataitem",)
@@ -25,6 +27,8 @@ TRAIN = (
     "registry.curate_classifier",
     "training.add_dataset",
     "training.add_trainingrun",
+    "training.add_blockedword",
+    "training.delete_blockedword",
     "core.change_job",
     "core.change_alert",
 )

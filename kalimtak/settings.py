@@ -198,8 +198,11 @@ Q_CLUSTER: dict[str, Any] = {
     },
 }
 KALIMTAK_JOBS = {  # kind → (handler, cluster, long: runs in a supervisor of its own)
-    "curate": ("training.tasks.curate", "default", False),
+    "curate": ("training.tasks.curate", "default", True),
+    "rank": ("training.tasks.rank", "default", True),
     "import": ("training.tasks.dataset_import", "default", True),
+    "import_interactions": ("training.tasks.import_interactions", "default", True),
+    "examine": ("training.tasks.examine", "default", True),
     "train": ("training.tasks.train", "training", True),
     "fine_tune": ("training.tasks.fine_tune", "default", False),
     "evaluate": ("training.tasks.evaluate", "training", True),

@@ -1,7 +1,8 @@
 """gunicorn's threaded worker, with a door: threads get whole requests only, and no more than they can answer in time.
 
 - A request goes to a thread when all of it has come, so that a client who sends byte after byte holds a few bytes of
-  the kernel's and no thread. Bodies too large for that are read by a thread, which waits `PART_SECONDS` for each part.
+  the kernel's and no thread. Bodies too large for that are read by a thread, which waits `PART_SECONDS` for each part
+  and for all of them as long as `kalimtak/pace.py` allows.
 - A question with a key is begun by the thread that reads the sockets, and waits in no thread (`kalimtak/lane.py`).
 - A body of unknown length is refused with 411 before any thread sees it: reading it could take for ever.
 - Once the request that has waited longest for a thread has waited `MOST_SECONDS`, or `MOST_WAITING` wait, those that
@@ -26,6 +27,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from kalimtak.balance import Balance
 from kalimtak.core.errors import error_body
+from kalimtak.pace import keeps_pace
 
 if TYPE_CHECKING:
     from kalimtak.lane import Lane
@@ -70,8 +72,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self._since: deque[float] = deque()  # when each request came that waits for a thread, monotonic seconds
         self._lane: Lane | None = None
-        self._watched: dict[int, TConn] = {}  # connections of the lane, by descriptor; in the poller all the time
+        self._watched: dict[
+            int, TConn
+        ] = {}  # connections that need no thread, by descriptor; in the poller all the time
         self._look_at = 0.0  # when to look for late ones among them again
+        self._notify_at = 0.0  # when gunicorn's master is to hear again that this worker is alive
         self._stopping_since: float | None = None
         self._balance = Balance(self.age)
 
@@ -105,7 +110,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._lane = Lane(self.cfg, self.wsgi, self.tpool, partial(self.method_queue.defer, self._leave_lane))
 
     def notify(self) -> None:
-        super().notify()
+        """Called in every round of the poller; the master looks once a second, after `timeout` without a word."""
+        now = time.monotonic()
+        if now >= self._notify_at:
+            self._notify_at = now + LOOK_SECONDS
+            super().notify()
         self._balance.say(self.nr_conns)
 
     def accept(self, listener: socket.socket) -> None:
@@ -123,7 +132,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         start = _peek(conn.sock)
         wanted, asks = wanted_bytes(start), bool(start and _ASKS.match(start))
         is_overloaded = asks and self.is_overloaded
-        if start and wanted == len(start) and not is_overloaded and self._takes(conn, start):
+        if (
+            start
+            and wanted == len(start)
+            and (self._refuses(conn, start) if is_overloaded else self._takes(conn, start))
+        ):
             return
         self._unwatch(conn)
         if wanted > len(start or b""):
@@ -132,11 +145,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             _send(conn.sock, ENDLESS)
             self._drop(conn)
         elif start and is_overloaded:
-            self._turn_away(conn, start)
+            _send(conn.sock, CLOSED)
+            self._drop(conn)
         else:
             self._admit(conn)
 
-    # The lane
+    # What needs no thread
 
     def _takes(self, conn: TConn, request: bytes) -> bool:
         """Whether the lane takes this request. Then its connection stays in the poller, also while it is answered:
@@ -154,12 +168,28 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._watch(conn)
         return True
 
+    def _refuses(self, conn: TConn, request: bytes) -> bool:
+        """Answer 503 to a whole request in a thread's stead; False where the connection has to end with that.
+
+        Like one of the lane it stays in the poller: the same client may well come with the next request at once.
+        """
+        if _CLOSES.search(request, 0, request.find(b"\r\n\r\n") + 2):
+            return False
+        self._end_waiting(conn)
+        if _send(conn.sock, KEPT):
+            conn.sock.recv(len(request))
+            conn.is_ending = False
+            conn.set_timeout()
+            self._watch(conn)
+        else:
+            self._drop(conn)
+        return True
+
     def _on_watched_readable(self, conn: TConn, client: socket.socket) -> None:
-        assert self._lane is not None
         if not self._is_watched(conn):  # what came before it in the same round of the poller has closed it
             return
-        if self._lane.has(conn):  # what comes before the answer is left for later, be it the next request or the end
-            self._unwatch(conn)
+        if self._lane is not None and self._lane.has(conn):
+            self._unwatch(conn)  # what comes before the answer is left for later, be it the next request or the end
             if self._lane.calls_when_done(conn):
                 return
             self._watch(conn)
@@ -202,20 +232,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _end_watching(self, now: float, *, force: bool = False) -> None:
         """Close the watched connections whose client has nothing more to ask."""
-        assert self._lane is not None
         if not self.alive and self._stopping_since is None:
             self._stopping_since = now
         latest = float("inf") if self._stopping_since is None else self._stopping_since + STOP_KEEPALIVE_LINGER
         for conn in list(self._watched.values()):
-            if force or (not self._lane.has(conn) and min(conn.timeout, latest) < now):
+            is_answered = self._lane is None or not self._lane.has(conn)
+            if force or (is_answered and min(conn.timeout, latest) < now):
                 self._drop(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)
         now = time.monotonic()
-        if self._lane is not None and (force or now > self._look_at):
+        if force or now > self._look_at:
             self._look_at = now + LOOK_SECONDS
-            self._lane.give_up_late()
+            if self._lane is not None:
+                self._lane.give_up_late()
             self._end_watching(now, force=force)
 
     # Threads
@@ -223,6 +254,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle(self, conn: TConn) -> Any:
         self._since.popleft()
         return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        conn.parser.unreader.chunk = keeps_pace(conn.parser.unreader)
+        return super().handle_request(req, conn)
 
     def murder_pending(self) -> None:
         """Close the connections whose request did not come in time, and say so to those that began one."""
@@ -239,6 +274,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _admit(self, conn: TConn) -> None:
         self._end_waiting(conn)
+        _limit_parts(conn)
         conn.data_ready = True
         self._since.append(time.monotonic())
         super().enqueue_req(conn)
@@ -247,8 +283,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Come back when the connection has so many bytes, or when it is late."""
         if getattr(conn, "begun", None) is None:
             conn.begun = time.monotonic()
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PART_SECONDS, 0))
         conn.timeout = conn.begun + REQUEST_SECONDS
         _wake_at(conn.sock, wanted)
         conn.sock.setblocking(False)
@@ -266,21 +300,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if getattr(conn, "begun", None) is not None:
             conn.begun = None
             _wake_at(conn.sock, 1)  # whoever reads on must not wait for as much again
-
-    def _turn_away(self, conn: TConn, request: bytes) -> None:
-        """Answer 503 in a thread's stead; the connection is kept where nothing more is on its way."""
-        kept = wanted_bytes(request) == len(request) and not _CLOSES.search(request, 0, request.find(b"\r\n\r\n") + 2)
-        self._end_waiting(conn)
-        if not _send(conn.sock, KEPT if kept else CLOSED) or not kept:
-            self._drop(conn)
-            return
-        conn.sock.recv(len(request))
-        if conn.initialized:
-            done: Future[bool] = Future()
-            done.set_result(True)
-            self.finish_request(conn, done)
-        else:
-            self._await(conn, 1)
 
 
 def wanted_bytes(start: bytes | None) -> int:
@@ -302,6 +321,14 @@ def wanted_bytes(start: bytes | None) -> int:
 def _has_read_ahead(conn: TConn) -> bool:
     """Whether the parser holds bytes of the next request, which the socket no longer shows."""
     return conn.parser is not None and bool(conn.parser.unreader.buf.getvalue())
+
+
+def _limit_parts(conn: TConn) -> None:
+    """Let a thread wait no longer than `PART_SECONDS` for the client at a time."""
+    if not getattr(conn, "is_limited", False):
+        conn.is_limited = True
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PART_SECONDS, 0))
 
 
 def _wake_at(sock: socket.socket, count: int) -> None:

@@ -212,7 +212,7 @@ def expected_calibration_error(probabilities: Floats, truth_index: Ints, bins: i
     return float(np.abs(gap).sum() / len(truth_index))
 
 
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     """95 % score interval of a share (Wilson, JASA 1927): honest for small n and for shares near 0 or 1."""
     share = successes / n
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)

@@ -30,7 +30,7 @@ MODELS = """
 - name: topic
   type: classic
   label_config: {labels: [weather, food]}
-  policy: {gate: {max_drop: 0.2, min_samples: 10}}
+  policy: {gate: {max_drop: 0.2, min_samples: 10}, review: {audit: 0}}
 """
 
 

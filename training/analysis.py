@@ -1,33 +1,31 @@
 """What is in a file: modality, task, labels, lengths, scripts, duplicates, conflicts, errors. Pure: no Django.
 
 A `metadata` key in the file is used as it stands; without one, heuristics decide and say why. The report is JSON. It
-takes one pass at constant memory but for the hashes that duplicates are told by, which are tracked up to a cap.
+takes one pass at constant memory but for 64-bit hashes that duplicates are told by, which are tracked up to a cap.
 """
 
-import ast
-import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.labels import MOST_CHARACTERS, NOTHING, SEPARATOR, label_set, label_text_of
-from training.columns import SPLITS, Columns
-from training.etl.clean import text_problem
+from kalimtak.core import pii
+from training.columns import Columns
 from training.etl.duplicates import content_hash
-from training.importers import Chunk, RowError, Source
+from training.importers import Chunk, ImportRefused, RowError, Source
+from training.labelling import SEPARATORS, LabelRules, Row, read_rows, separators_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["SEPARATORS", "Analysis", "LabelRules", "Row", "analyse", "read_rows", "separators_in"]
+
 TRACKED = 1_000_000  # rows whose text is remembered to count duplicates and conflicts
 ERRORS_SHOWN = 100
 LABELS_SHOWN = 1_000
-LABEL_LENGTH = 100
-SEPARATORS = "|;,"  # between the labels of a text, the likeliest first
+LABELS_COUNTED = 10_000
+PERSONAL_ROWS = 10_000  # rows that are searched for personal data, which takes longest
 PERCENTILES = (5, 50, 95, 99)
 SCRIPTS = ("LATIN", "ARABIC", "CYRILLIC", "GREEK", "HEBREW", "DEVANAGARI", "HANGUL", "HIRAGANA", "KATAKANA", "CJK")
 FUNCTION_WORDS = {
@@ -43,180 +41,54 @@ MEDIA = {
 }
 
 
-@dataclass(frozen=True)
-class LabelRules:
-    """What labels may be: `labels` in order (empty: any), and `mapping` from those in the data.
-
-    With `multi_label` a cell is read as a set of labels: a list, a list written as JSON, or labels with one of the
-    `separators` between them. A separator within a known label does not part it.
-    """
-
-    labels: tuple[str, ...] = ()
-    mapping: Mapping[str, str] | None = None
-    multi_label: bool = False
-    separators: str = SEPARATORS
-
-    def read(self, cell: Any) -> tuple[str, str]:
-        """The label of a cell, or the text of its set, and what is wrong with it ("": nothing).
-
-        Where a label is not known, it alone is returned.
-        """
-        if self.multi_label:
-            return self._read_set(cell)
-        if isinstance(cell, dict | list):
-            return "", "The label is a list or an object; one label per row, unless label_config says multi_label."
-        return self._read_one(cell)
-
-    def parts(self, label: str) -> tuple[str, ...]:
-        """The labels within what `read` returned."""
-        return label_set(label) if self.multi_label else (label,)
-
-    def _read_one(self, cell: Any) -> tuple[str, str]:
-        if cell is None or (isinstance(cell, float) and cell != cell):
-            return "", "No label."
-        text = (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)).strip()
-        label = (self.mapping or {}).get(text, text)
-        if not label:
-            return "", "No label."
-        if self.labels and label not in self.labels:
-            return label, f"Unknown label {label[:LABEL_LENGTH]!r}{_suggestion(label, self.labels)}"
-        if len(label) > LABEL_LENGTH or not label.isprintable():
-            return label, f"A label has at most {LABEL_LENGTH} printable characters."
-        return label, ""
-
-    def _read_set(self, cell: Any) -> tuple[str, str]:
-        cells = self._cells(cell)
-        if isinstance(cells, str):
-            return "", cells
-        chosen = []
-        for each in cells:
-            label, problem = self._read_one(each)
-            if not problem and SEPARATOR in label:
-                problem = f"A label of a multi-label classifier holds no {SEPARATOR!r}."
-            if problem:
-                return label, problem
-            chosen.append(label)
-        text = label_text_of(chosen, self.labels or sorted(set(chosen)))
-        if len(text) > MOST_CHARACTERS:
-            return "", f"The labels have more than {MOST_CHARACTERS} characters together."
-        return text, ""
-
-    def _cells(self, cell: Any) -> list[Any] | str:
-        """The labels of a cell one by one, or what is wrong with it."""
-        text = cell.strip() if isinstance(cell, str) else cell
-        if isinstance(text, str) and text.startswith("["):
-            text = _list_in(text)
-        if isinstance(text, list):
-            odd = any(isinstance(each, dict | list | bool) for each in text)
-            return "A label within the list is no text." if odd else text
-        if isinstance(text, dict):
-            return "The labels are an object; give a list."
-        if text == NOTHING:
-            return []
-        if not isinstance(text, str) or text in self.labels or text in (self.mapping or {}):
-            return [text]
-        separator = next((each for each in self.separators if each in text and self._parts_at(each, text)), "")
-        return [part for part in text.split(separator) if part.strip()] if separator else [text]
-
-    def _parts_at(self, separator: str, text: str) -> bool:
-        """Whether this is what stands between the labels: where they are known, all parts must be labels.
-
-        What `|` parts is always taken so, for no label of such a classifier holds it.
-        """
-        if not self.labels or separator == SEPARATOR:
-            return True
-        return all(not self._read_one(part)[1] for part in text.split(separator) if part.strip())
-
-
-def _list_in(text: str) -> Any:
-    """The list that a text cell writes as JSON, or as pandas does; the text where it is none."""
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return read(text)
-    return text
-
-
-def separators_in(column: "pd.Series") -> str:
-    """What parts the labels of a column where they are not known: the first of `SEPARATORS` that occurs in it."""
-    texts = [cell for cell in column if isinstance(cell, str)]
-    return next((each for each in SEPARATORS if any(each in text for text in texts)), SEPARATOR)
-
-
-def _suggestion(label: str, labels: Sequence[str]) -> str:
-    same = [known for known in labels if known.casefold() == label.casefold()]
-    return f"; did you mean {same[0]!r}?" if same else "."
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row that can be loaded. `label` is empty in a file without labels, `split` where no column says it.
-
-    Of a multi-label classifier `label` is the text of a set (`registry.labels`).
-    """
-
-    line: int
-    fields: tuple[str, ...]
-    label: str
-    split: str
-
-
-def read_rows(chunk: Chunk, columns: Columns, rules: LabelRules) -> tuple[list[Row], list[RowError], Counter[str]]:
-    """The rows of a chunk that can be loaded, the errors of the others, and the unknown labels among these."""
-    rows, errors, unknown = [], list(chunk.errors), Counter[str]()
-    wanted = [*columns.inputs, *filter(None, (columns.label, columns.split))]
-    cells_of = chunk.frame.reindex(columns=wanted).itertuples(index=True, name=None)
-    for line, *cells in cells_of:
-        fields = cells[: len(columns.inputs)]
-        rest = iter(cells[len(columns.inputs) :])
-        label, problem = rules.read(next(rest)) if columns.label else ("", "")
-        if label and problem.startswith("Unknown"):
-            unknown[label] += 1
-        split = SPLITS.get(str(next(rest)).strip().lower(), "") if columns.split else ""
-        if problem := _fields_problem(fields) or problem:
-            errors.append(RowError(int(line), problem))
-        else:
-            rows.append(Row(int(line), tuple(str(text).replace("\x00", "") for text in fields), label, split))
-    return rows, errors, unknown
-
-
-def _fields_problem(fields: Sequence[Any]) -> str:
-    for text in fields:
-        if text is None or (isinstance(text, float) and text != text):
-            return "An empty text."
-        if not isinstance(text, str):
-            return f"The text is a {type(text).__name__}, not a text."
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            return "Not valid Unicode: a lone surrogate."
-    return text_problem(tuple(fields))
-
-
 class Analysis:
     """Gathers the report chunk by chunk."""
 
-    def __init__(self, source: Source, columns: Columns, rules: LabelRules) -> None:
-        self.source, self.columns, self.rules = source, columns, rules
+    def __init__(
+        self,
+        source: Source,
+        columns: Columns,
+        rules: LabelRules,
+        note_error: Callable[[RowError], None] = lambda error: None,
+    ) -> None:
+        """`note_error` hears every row that is left out; the report lists the first ones."""
+        self.source, self.columns, self.rules, self._note_error = source, columns, rules, note_error
         self.rows = self.good = self.empty = self.duplicates = self.conflicts = self.error_count = 0
         self.labels: Counter[str] = Counter()  # one by one, in order of first appearance
         self.labelled = self.without_labels = 0
         self.unknown: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.personal: Counter[str] = Counter()
+        self.looked_for_personal = self.with_personal = 0
         self.splits: Counter[str] = Counter()
         self.errors: list[RowError] = []
         self._characters: Counter[int] = Counter()
         self._words: Counter[int] = Counter()
         self._scripts: Counter[str] = Counter()
         self._languages: Counter[str] = Counter()
-        self._seen: dict[str, str] = {}
+        self._seen: dict[int, int] = {}  # 64 bits of the content's hash → number of the label, to stay small
+        self._label_numbers: dict[str, int] = {}
 
     def add(self, chunk: Chunk) -> None:
-        rows, errors, unknown = read_rows(chunk, self.columns, self.rules)
-        self.rows += len(rows) + len(errors)
+        read = read_rows(chunk, self.columns, self.rules)
+        rows, errors = read.rows, read.errors
+        self.rows += read.total
         self.good += len(rows)
-        self.unknown.update(unknown)
+        self.unknown.update(_bounded(self.unknown, read.unknown))
+        self.dropped.update(_bounded(self.dropped, read.dropped))
         self.error_count += len(errors)
         self.empty += sum(error.reason == "An empty text." for error in errors)
         self.errors += errors[: max(0, ERRORS_SHOWN - len(self.errors))]
+        for error in errors:
+            self._note_error(error)
         for row in rows:
             self._add_row(row)
+
+    def add_error(self, line: int, reason: str) -> None:
+        """Note that a row which could be read was refused all the same."""
+        self.error_count += 1
+        if len(self.errors) < ERRORS_SHOWN:
+            self.errors.append(RowError(line, reason))
 
     def _add_row(self, row: Row) -> None:
         if row.label:
@@ -234,21 +106,37 @@ class Analysis:
         self._scripts[script] += 1
         if language := language_of(words, script):
             self._languages[language] += 1
+        if self.looked_for_personal < PERSONAL_ROWS:
+            self._look_for_personal(row)
         if len(self._seen) < TRACKED:
-            digest = content_hash(row.fields)[:32]
+            digest = int(content_hash(row.fields)[:16], 16)
+            number = self._label_numbers.setdefault(row.label, len(self._label_numbers))
             if digest not in self._seen:
-                self._seen[digest] = row.label
-            elif self._seen[digest] == row.label:
+                self._seen[digest] = number
+            elif self._seen[digest] == number:
                 self.duplicates += 1
             else:
                 self.conflicts += 1
+
+    def _look_for_personal(self, row: Row) -> None:
+        findings = [finding for text in row.fields for finding in pii.redact(text).findings]
+        self.looked_for_personal += 1
+        self.with_personal += bool(findings)
+        self.personal.update(finding.kind for finding in findings)
 
     def report(self) -> dict[str, Any]:
         """The analysis as JSON."""
         modalities, task, why, decided_by = self._task()
         source = self.source
         return {
-            "file": {"name": source.name, "format": source.kind, "gzipped": source.is_gzipped, "unit": source.unit},
+            "file": {
+                "name": source.name,
+                "format": source.kind,
+                "gzipped": source.is_gzipped,
+                "unit": source.unit,
+                "encoding": source.encoding,
+                "delimiter": source.delimiter if source.kind in ("csv", "tsv") else "",
+            },
             "decided_by": decided_by,
             "modalities": modalities,
             "task": task,
@@ -266,6 +154,13 @@ class Analysis:
             "labels": dict(self.labels.most_common(LABELS_SHOWN)),
             **self._label_sets(),
             "unknown_labels": dict(self.unknown.most_common(20)),
+            "dropped": dict(self.dropped.most_common(20)),
+            "dropped_count": self.dropped.total(),
+            "personal": {
+                "looked_at": self.looked_for_personal,
+                "rows": self.with_personal,
+                "kinds": dict(self.personal.most_common()),
+            },
             "splits": dict(self.splits),
             "duplicates": self.duplicates,
             "conflicts": self.conflicts,
@@ -317,13 +212,31 @@ class Analysis:
         return modalities, f"text{pair}-classification", why
 
 
+def _bounded(known: Counter[str], new: Counter[str]) -> Counter[str]:
+    """Of `new` what is known, and others as long as there is room: a column of free texts must not fill the memory."""
+    room = LABELS_COUNTED - len(known)
+    return Counter({label: count for label, count in new.items() if label in known or (room := room - 1) >= 0})
+
+
 def analyse(
-    source: Source, columns: Columns, rules: LabelRules, chunks: Iterator[Chunk], progress: Callable[[int], None]
+    source: Source,
+    columns: Columns,
+    rules: LabelRules,
+    chunks: Iterator[Chunk],
+    progress: Callable[[int], None],
+    note_error: Callable[[RowError], None] = lambda error: None,
 ) -> Analysis:
-    """Run the whole file through an `Analysis`; `progress` hears how many rows were read."""
-    analysis = Analysis(source, columns, rules)
+    """Run the whole file through an `Analysis`; `progress` hears how many rows were read, `note_error` the bad ones.
+
+    Raises `ImportRefused` where the label column cannot be one, for it holds too many different values.
+    """
+    analysis = Analysis(source, columns, rules, note_error)
     for chunk in chunks:
         analysis.add(chunk)
+        if len(analysis.labels) > LABELS_COUNTED:
+            raise ImportRefused(
+                f"{columns.label!r} holds over {LABELS_COUNTED:,} different labels; name the right column."
+            )
         progress(analysis.rows)
     return analysis
 

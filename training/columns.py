@@ -45,6 +45,7 @@ def choose_columns(
     multi_label: bool = False,
     asked_inputs: Sequence[str] = (),
     asked_label: str = "",
+    asked_split: str = "",
 ) -> Columns:
     """Find the columns of a classifier in a file. Raises `ImportRefused` where an input cannot be told.
 
@@ -54,7 +55,7 @@ def choose_columns(
     inputs = _inputs(available, sample, input_fields, asked_inputs, exclude={asked_label or label_field}, why=why)
     rest = [name for name in available if name not in inputs]
     label = _label(rest, sample, label_field, _LabelTest(labels, multi_label), asked_label, why)
-    split = _split([name for name in rest if name != label], sample, why)
+    split = _split([name for name in rest if name != label], sample, asked_split, why)
     return Columns(inputs, label, split, tuple(why))
 
 
@@ -157,7 +158,11 @@ class _LabelTest:
         return text in self.labels or (bool(parts) and all(part in self.labels for part in parts))
 
 
-def _split(rest: Sequence[str], sample: "pd.DataFrame", why: list[str]) -> str | None:
+def _split(rest: Sequence[str], sample: "pd.DataFrame", asked: str, why: list[str]) -> str | None:
+    if asked:
+        _require(asked, rest)
+        why.append(f"You named {asked!r} as the split.")
+        return asked
     name = _by_name(rest, SPLIT_NAMES)
     if name is None:
         return None

@@ -8,8 +8,9 @@ import http.client
 import ipaddress
 import socket
 import ssl
-import time
+import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -69,29 +70,36 @@ def download(
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = _Pinned(host, address, context or ssl.create_default_context())
+    clock = threading.Timer(DEADLINE_SECONDS, connection.cut)  # also for a host that sends a byte now and then
+    clock.daemon = True
+    clock.start()
     try:
         connection.request("GET", path, headers={"Accept-Encoding": "identity", "User-Agent": "kalimtak"})
         response = connection.getresponse()
         if response.status != 200:
             raise _refused(f"{host} answered {response.status}; only 200 is taken, and redirects are not followed.")
-        return _copy(response, target, limit, progress)
-    except (OSError, http.client.HTTPException) as error:
+        size = _copy(response, target, limit, progress)
+        if connection.was_cut:
+            raise OSError("out of time")  # without an announced length it looks like the end of the file
+        return size
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if connection.was_cut:
+            raise _refused(f"The download took over {DEADLINE_SECONDS / 60:.0f} minutes.") from error
         raise _refused(f"{host} could not be read: {error}.") from error
     finally:
+        clock.cancel()
         connection.close()
 
 
 def _copy(response: http.client.HTTPResponse, target: BinaryIO, limit: int, progress: Callable[[int], None]) -> int:
     announced = response.headers.get("Content-Length", "")
-    size, deadline = 0, time.monotonic() + DEADLINE_SECONDS
+    size = 0
     if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(f"The file is over {limit} bytes.")
-    while block := response.read(BLOCK_BYTES):
+    while block := response.read1(BLOCK_BYTES):
         size += len(block)
         if size > limit:
             raise TooLarge(f"The file is over {limit} bytes.")
-        if time.monotonic() > deadline:
-            raise _refused(f"The download took over {DEADLINE_SECONDS / 60:.0f} minutes.")
         target.write(block)
         progress(size)
     if announced.isdigit() and size != int(announced):
@@ -127,12 +135,20 @@ class _Pinned(http.client.HTTPSConnection):
 
     def __init__(self, host: str, address: str, context: ssl.SSLContext) -> None:
         super().__init__(host, timeout=TIMEOUT_SECONDS, context=context)
-        self._address, self._tls = address, context
+        self._address, self._tls, self.was_cut = address, context, False
+        self._live: ssl.SSLSocket | None = None  # `sock` is given away with the response
+
+    def cut(self) -> None:
+        """End whatever goes on; called by another thread."""
+        self.was_cut = True
+        with suppress(OSError):
+            if self._live is not None:
+                self._live.shutdown(socket.SHUT_RDWR)
 
     def connect(self) -> None:
         plain = socket.create_connection((self._address, self.port), self.timeout)
         try:
-            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+            self.sock = self._live = self._tls.wrap_socket(plain, server_hostname=self.host)
         except OSError:
             plain.close()
             raise

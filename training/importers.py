@@ -8,20 +8,24 @@ cannot be meant raises `ImportRefused`. Each chunk is a pandas DataFrame whose i
 import csv
 import json
 import os
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from training.streams import (
+    FORMULA_STARTS,
     ImportRefused,
     Limits,
     RowError,
     check_content,
+    check_encoding,
     find_delimiter,
+    find_encoding,
     named_format,
     text_lines,
     unpacked,
@@ -34,6 +38,7 @@ __all__ = ["CHUNK_ROWS", "Chunk", "ImportRefused", "Limits", "RowError", "Source
 
 CHUNK_ROWS = 500
 RECORD_CHARACTERS = 100_000  # over several lines, before an unclosed quote is suspected; below csv's own field limit
+_NO_NAME = re.compile("[\x00\ud800-\udfff]")  # what neither pandas nor databases take
 RECORD_LISTS = ("data", "records", "rows", "examples", "items")
 
 
@@ -58,28 +63,45 @@ class Source:
     sample: "pd.DataFrame"
     metadata: Mapping[str, Any] | None = None
     limits: Limits = field(default_factory=Limits)
+    encoding: str = ""
+
+    def content(self) -> AbstractContextManager[IO[bytes]]:
+        """The file from its start, unpacked and, where it is text, as UTF-8."""
+        return unpacked(self.path, self.is_gzipped, self.limits, self.encoding)
 
     @property
     def unit(self) -> str:
         """What the numbers of rows count."""
-        return "record" if self.kind in ("json", "parquet") else "line"
+        return source_unit(self.kind)
 
 
-def open_source(path: Path, name: str, limits: Limits | None = None) -> Source:
-    """Recognise the file at `path`, called `name` by whoever sent it. Raises `ImportRefused`."""
+def source_unit(kind: str) -> str:
+    return "record" if kind in ("json", "parquet") else "line"
+
+
+def open_source(path: Path, name: str, limits: Limits | None = None, *, encoding: str = "") -> Source:
+    """Recognise the file at `path`, called `name` by whoever sent it. Raises `ImportRefused`.
+
+    `encoding`, a key of `ENCODINGS`, is what a text file is written in; "": as its byte order mark says, else UTF-8.
+    """
     import pandas as pd  # half a second that the web processes need not pay for
 
     limits = limits or Limits()
     kind, is_gzipped = named_format(name)
-    with unpacked(path, is_gzipped, limits) as stream:
+    check_encoding(encoding)
+    encoding = (encoding if kind != "parquet" else "") or find_encoding(path, kind, is_gzipped, limits)
+    with unpacked(path, is_gzipped, limits, encoding) as stream:
         check_content(name, kind, stream.read(4096))
-    delimiter = find_delimiter(path, kind, is_gzipped, limits)
-    draft = Source(path, name, kind, is_gzipped, delimiter, columns=(), sample=pd.DataFrame(), limits=limits)
+    delimiter = find_delimiter(path, kind, is_gzipped, limits, encoding)
+    draft = Source(path, name, kind, is_gzipped, delimiter, (), pd.DataFrame(), limits=limits, encoding=encoding)
     if kind == "json":
         draft = replace(draft, metadata=_read_json(draft)[1])
     first = next(chunks(draft), None)
     if first is None:
         raise ImportRefused(f"{name} holds no rows; give a file with a header and at least one row under it.")
+    if first.frame.columns.empty:
+        why = f" ({source_unit(kind)} {first.errors[0].line}: {first.errors[0].reason})" if first.errors else ""
+        raise ImportRefused(f"{name} begins with no row that can be read{why}.")
     columns = tuple(str(column) for column in first.frame.columns)
     return replace(draft, columns=columns, sample=first.frame)
 
@@ -160,7 +182,7 @@ class _Physical:
 
 
 def _csv_rows(source: Source) -> Rows:
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream:
+    with source.content() as stream:
         lines = _Physical(text_lines(stream, source.name, source.limits.line), RECORD_CHARACTERS)
         header: list[str] | None = None
         for record in _csv_records(lines, source.delimiter):
@@ -173,7 +195,12 @@ def _csv_rows(source: Source) -> Rows:
             elif len(record[1]) != len(header):
                 yield RowError(record[0], f"{len(record[1])} columns where the header has {len(header)}.")
             else:
-                yield record[0], dict(zip(header, record[1], strict=True))
+                yield record[0], dict(zip(header, map(formula_restored, record[1]), strict=True))
+
+
+def formula_restored(cell: str) -> str:
+    """What `exporters.formula_safe` made of a cell, undone."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(FORMULA_STARTS) else cell
 
 
 def _csv_records(lines: _Physical, delimiter: str) -> Iterator[tuple[int, list[str]] | RowError]:
@@ -212,7 +239,7 @@ def _checked_header(source: Source, cells: list[str]) -> list[str]:
 
 
 def _jsonl_rows(source: Source) -> Rows:
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream:
+    with source.content() as stream:
         for line in text_lines(stream, source.name, source.limits.line):
             if isinstance(line, RowError):
                 yield line
@@ -233,6 +260,8 @@ def _json_record(source: Source, number: int, value: Any) -> tuple[int, dict[str
         return RowError(number, "Not an object with named fields.")
     if len(value) > source.limits.columns:
         return RowError(number, f"{len(value)} fields; {source.limits.columns} is the most.")
+    if any(_NO_NAME.search(name) for name in value):
+        return RowError(number, "A field's name holds NUL or half of a character.")
     return number, value
 
 
@@ -247,7 +276,7 @@ def _json_rows(source: Source) -> Rows:
 
 def _read_json(source: Source) -> tuple[list[Any], Mapping[str, Any] | None]:
     """The records of a JSON file, and its `metadata` where it has one."""
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream:
+    with source.content() as stream:
         raw = stream.read(source.limits.json + 1)
     if len(raw) > source.limits.json:
         raise ImportRefused(f"{source.name} is over {source.limits.json} bytes, too much to parse whole; use JSONL.")
@@ -255,7 +284,9 @@ def _read_json(source: Source) -> tuple[list[Any], Mapping[str, Any] | None]:
         value = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ImportRefused(f"Line {line} of {source.name} is not UTF-8; save the file as UTF-8.") from error
+        raise ImportRefused(
+            f"Line {line} of {source.name} is not UTF-8; save it as UTF-8, or say which encoding it has."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ImportRefused(f"{source.name} is not valid JSON: {error}.") from error
     if isinstance(value, list):
@@ -285,9 +316,9 @@ def _parquet_rows(source: Source) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with unpacked(source.path, source.is_gzipped, source.limits) as stream, _seekable(source, stream) as whole:
+    with source.content() as stream, _seekable(source, stream) as whole:
         try:
-            table = pq.ParquetFile(whole)
+            table = pq.ParquetFile(whole, buffer_size=2**20, pre_buffer=False)
             _check_parquet(source, table)
             number = 0
             for batch in table.iter_batches(batch_size=CHUNK_ROWS, columns=list(source.columns) or None):

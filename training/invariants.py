@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, F
+from django.db.models import Count, Exists, F, OuterRef
 from django.utils import timezone
 
 from kalimtak.core.errors import NotFound
@@ -14,9 +14,11 @@ from kalimtak.core.models import Job
 from registry import store
 from registry.manifest import hash_file
 from registry.models import Classifier
-from training.etl.duplicates import content_hash
+from training.etl.duplicates import content_hash, skeletons
 from training.etl.load import LIVE
-from training.models import Dataset, DatasetSnapshot, Review, SnapshotItem, TrainingDataItem, TrainingRun
+from training.etl.near_duplicates import MOST_PER_KEY
+from training.etl.sketches import keys_of
+from training.models import Dataset, DatasetSnapshot, DuplicateBand, Review, SnapshotItem, TrainingDataItem, TrainingRun
 from training.run_process import trainer_lives
 from training.run_spec import SPLITS
 from training.services.snapshots import data_digest, rows_digest
@@ -55,6 +57,7 @@ def datasets_have_their_files(look: Look) -> Iterator[Finding]:
 def files_have_their_datasets(look: Look) -> Iterator[Finding]:
     """No upload lies in the store that no data set names."""
     known = set(Dataset.objects.exclude(digest="").values_list("digest", flat=True))
+    known |= set(Dataset.objects.values_list("report__errors_file", flat=True))
     for path in store.dataset_files():
         try:
             age = timezone.now().timestamp() - path.lstat().st_mtime
@@ -73,7 +76,8 @@ def datasets_are_on_their_way(look: Look) -> Iterator[Finding]:
         if not in_terminal and (dataset.job is None or dataset.job.is_finished):
             why = f"its job is {dataset.job.state}" if dataset.job else "no job does it"
             yield warning(f"data set {dataset.pk}", f"it is loading, but {why}", "Load it again: nothing comes twice.")
-    counted = Dataset.objects.filter(state=Dataset.State.READY).annotate(held=Count("items"))
+    items = Dataset.objects.exclude(origin=Dataset.Origin.FEEDBACK)  # whose rows are interactions
+    counted = items.filter(state=Dataset.State.READY).annotate(held=Count("items"))
     for dataset in look.rows(counted, batch=50):
         if dataset.held < dataset.rows:
             what = f"{dataset.rows} items were loaded, {dataset.held} are there"
@@ -143,6 +147,27 @@ def texts_are_approved_once(look: Look) -> Iterator[Finding]:
         yield warning(f"classifier {slug}", what, "Relabel or reject one of the items in the admin.")
 
 
+def bands_are_those_of_their_items(look: Look) -> Iterator[Finding]:
+    """What is compared has a cluster and is found by its own keys, what is not compared has none."""
+    remedy = "Reject it, run `manage.py curate`, and approve it again: then it is compared anew."
+    has_bands = Exists(DuplicateBand.objects.filter(item=OuterRef("pk")))
+    for item in look.rows(TrainingDataItem.objects.filter(has_bands, compared=False).only("pk")):
+        yield error(f"item {item.pk}", "it was not compared, and has near-duplicate bands", _BY_HAND)
+    compared = TrainingDataItem.objects.filter(compared=True).select_related("classifier").prefetch_related("bands")
+    for item in look.rows(compared.only("fields", "cluster", "classifier__input_fields")):
+        held = {band.key for band in item.bands.all()}
+        if item.cluster is None:
+            yield error(f"item {item.pk}", "it was compared, and has no near-duplicate cluster", remedy)
+        if look.quick:
+            continue
+        texts = skeletons([str(item.fields.get(name, "")) for name in item.classifier.input_fields])
+        own = set(keys_of([texts], salt=item.classifier_id)[0])
+        if held - own:
+            yield error(f"item {item.pk}", "it is found by the near-duplicate bands of another text", remedy)
+        elif not held and any(DuplicateBand.objects.filter(key=key).count() < MOST_PER_KEY for key in own):
+            yield error(f"item {item.pk}", "it was compared, and its near-duplicates are not found", remedy)
+
+
 # Snapshots and runs ----------------------------------------------------------------------------------------------
 
 
@@ -166,6 +191,9 @@ def _thaws(snapshot: DatasetSnapshot, rows: list[Any]) -> Iterator[str]:
         for split in TrainingDataItem.Split.values
         for label, count in snapshot.counts.get(split, {}).items()
     }
+    learnt = {digest for _, digest, _, split, _ in rows if split != TrainingDataItem.Split.TEST}
+    if held := learnt & {digest for _, digest, _, split, _ in rows if split == TrainingDataItem.Split.TEST}:
+        yield f"{len(held)} texts are both learnt from and measured on"
     if dict(counted) != stated:
         yield f"it holds {len(rows)} rows and states {sum(stated.values())}"
     golden = data_digest((digest, label) for _, digest, label, split, _ in rows if split == TrainingDataItem.Split.TEST)
@@ -254,6 +282,7 @@ CHECKS: tuple[Check, ...] = (
     items_are_well_formed,
     items_keep_to_their_classifier,
     texts_are_approved_once,
+    bands_are_those_of_their_items,
     snapshots_are_as_frozen,
     runs_made_what_they_say,
     work_folders_are_in_use,

@@ -107,6 +107,12 @@ class CurationStatsSerializer(serializers.Serializer[Any]):
     approved = serializers.IntegerField()
     for_review = serializers.IntegerField()
     reasons = serializers.DictField(child=serializers.IntegerField())
+    shares = serializers.DictField(
+        child=serializers.DictField(
+            child=serializers.DictField(child=serializers.ListField(child=serializers.FloatField()))
+        ),
+        help_text="{classifier: {label, domain, source: {name: [share of the set before, after]}}}",
+    )
 
 
 class RetrainRequestSerializer(RequestSerializer):

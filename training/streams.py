@@ -1,5 +1,6 @@
 """The bytes of an uploaded file: what they are, unpacked within a cap, line by line. Pure: no Django."""
 
+import codecs
 import gzip
 import io
 import zlib
@@ -20,10 +21,22 @@ MAGIC = {
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
     b"(\xb5/\xfd": "zstd",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
 }
 BOM = b"\xef\xbb\xbf"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet would run
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What a text file may be written in, by Python's names; the first is the one that is taken without being told.
+ENCODINGS = {
+    "utf-8": "UTF-8",
+    "utf-16": "UTF-16",
+    "cp1252": "Windows-1252 (Western European)",
+    "iso8859-15": "ISO 8859-15 (Western European)",
+    "cp1250": "Windows-1250 (Central European)",
+    "cp1251": "Windows-1251 (Cyrillic)",
+    "cp1256": "Windows-1256 (Arabic)",
+    "shift_jis": "Shift JIS (Japanese)",
+    "gb18030": "GB 18030 (Chinese)",
+}
 
 
 class ImportRefused(Exception):
@@ -36,7 +49,7 @@ class Limits:
 
     unpacked: int = 2 * 2**30
     line: int = 2**20
-    json: int = 256 * 2**20
+    json: int = 64 * 2**20
     columns: int = 1_000
 
 
@@ -69,8 +82,6 @@ def check_content(name: str, kind: str, head: bytes) -> None:
     found = next((what for magic, what in MAGIC.items() if head.startswith(magic)), None)
     if found == "Parquet" and kind == "parquet":
         return
-    if found == "UTF-16 text":
-        raise ImportRefused(f"{name} is UTF-16; save it as UTF-8.")
     if found:
         raise ImportRefused(f"{name} is {found} by its content; give it the name it deserves, or convert it.")
     if kind == "parquet":
@@ -85,11 +96,25 @@ def check_content(name: str, kind: str, head: bytes) -> None:
         raise ImportRefused(f"{name} does not look like {kind.upper()}: expected {wanted}.")
 
 
-def find_delimiter(path: Path, kind: str, is_gzipped: bool, limits: Limits) -> str:
+def find_encoding(path: Path, kind: str, is_gzipped: bool, limits: Limits) -> str:
+    """What the file says it is written in, by its byte order mark; UTF-8 where it says nothing."""
+    if kind == "parquet":
+        return ""
+    with unpacked(path, is_gzipped, limits) as stream:
+        return "utf-16" if stream.read(2) in UTF16_MARKS else "utf-8"
+
+
+def check_encoding(encoding: str) -> None:
+    """Raises `ImportRefused` for one that is not among `ENCODINGS`."""
+    if encoding and encoding not in ENCODINGS:
+        raise ImportRefused(f"{encoding[:40]!r} is not an encoding that is read here; use {', '.join(ENCODINGS)}.")
+
+
+def find_delimiter(path: Path, kind: str, is_gzipped: bool, limits: Limits, encoding: str = "") -> str:
     """The character that splits the first line of a CSV into the most columns."""
     if kind != "csv":
         return "\t"
-    with unpacked(path, is_gzipped, limits) as stream:
+    with unpacked(path, is_gzipped, limits, encoding) as stream:
         header = stream.readline(limits.line).decode("utf-8", "replace")
     outside_quotes = "".join(header.split('"')[::2])
     return max(",;\t|", key=outside_quotes.count)
@@ -116,16 +141,48 @@ class _Capped(io.RawIOBase):
         return len(block)
 
 
+class _Transcoded(io.RawIOBase):
+    """A text stream of any encoding as UTF-8, block by block."""
+
+    def __init__(self, stream: IO[bytes], encoding: str) -> None:
+        self._stream, self._encoding = stream, encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)("strict")
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            block = self._stream.read(2**16)
+            try:
+                text = self._decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                raise ImportRefused(f"The file is not {ENCODINGS[self._encoding]}; choose another encoding.") from error
+            self._ready = text.encode("utf-8", "surrogatepass")
+            if not block:
+                break
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+
 @contextmanager
-def unpacked(path: Path, is_gzipped: bool, limits: Limits) -> Iterator[IO[bytes]]:
-    """The content of the file, unpacked and capped; damage to the packing is an `ImportRefused`."""
+def unpacked(path: Path, is_gzipped: bool, limits: Limits, encoding: str = "") -> Iterator[IO[bytes]]:
+    """The content of the file, unpacked, capped and as UTF-8; damage to the packing is an `ImportRefused`.
+
+    `encoding` is what a text file is written in; "" leaves its bytes as they are.
+    """
     with path.open("rb") as raw:
         if is_gzipped and raw.read(2) != b"\x1f\x8b":
             raise ImportRefused("The name ends in .gz, but the file is not gzipped; remove .gz from the name.")
         raw.seek(0)
         stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_gzipped else raw  # type: ignore[assignment]
         try:
-            yield io.BufferedReader(_Capped(stream, limits.unpacked), 2**16)
+            content: IO[bytes] = io.BufferedReader(_Capped(stream, limits.unpacked), 2**16)
+            if encoding not in ("", "utf-8"):
+                content = io.BufferedReader(_Transcoded(content, encoding), 2**16)
+            yield content
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ImportRefused(f"The gzip file is damaged or cut off ({error}); upload it again.") from error
 
@@ -146,5 +203,6 @@ def text_lines(stream: IO[bytes], name: str, limit: int) -> Iterator[tuple[int, 
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ImportRefused(
-                f"Line {number} of {name} is not UTF-8 (byte 0x{line[error.start]:02x}); save the file as UTF-8."
+                f"Line {number} of {name} is not UTF-8 (byte 0x{line[error.start]:02x}); "
+                "save the file as UTF-8, or say which encoding it has."
             ) from error

@@ -61,11 +61,27 @@ def curate(context: JobContext) -> dict[str, Any]:
         classifier=classifier_get(slug) if slug else None,
         dry_run=bool(context.params.get("dry_run")),
         actor=job.actor,
-        progress=context.progress,
+        progress=context.progress_or_stop,
         effect=effect,
         stats=stats,
     )
+    if not context.params.get("dry_run"):
+        with context.effect():  # what waits now is put in order
+            classifier = classifier_get(slug) if slug else None
+            services.queue_rank_later(classifier, actor=job.actor, key=f"rank:after:{job.pk}")
     return stats.to_dict()
+
+
+def rank(context: JobContext) -> dict[str, Any]:
+    """After each curation: put what waits for review in the order that teaches most, and draw the audit slice."""
+    slug = context.params.get("classifier", "")
+    done = services.queues_rank(
+        [classifier_get(slug)] if slug else None,
+        actor=context.job.actor,
+        progress=context.progress_or_stop,
+        effect=context.effect,
+    )
+    return {name: ranking.to_dict() for name, ranking in done.items()}
 
 
 def dataset_import(context: JobContext) -> dict[str, Any]:
@@ -87,3 +103,31 @@ def dataset_import(context: JobContext) -> dict[str, Any]:
             run = services.run_start(dataset.classifier, actor=context.job.actor, then=then, key=key)
         result["train_job"] = str(run.job_id)
     return result
+
+
+def import_interactions(context: JobContext) -> dict[str, Any]:
+    """Record a log of past interactions with their feedback."""
+    dataset = Dataset.objects.select_related("classifier").filter(pk=context.params["dataset"]).first()
+    if dataset is None:
+        raise NotFound("The log was removed before it was imported.")
+    if dataset.report.get("job") != str(context.job.pk):
+        services.interactions_load(
+            dataset, progress=context.progress_or_stop, effect=context.effect, job=str(context.job.pk)
+        )
+    return {"dataset": dataset.pk, "errors": dataset.report["error_count"], **dataset.report["outcome"]}
+
+
+def examine(context: JobContext) -> dict[str, Any]:
+    """Look through the items of a data set for what a person should know."""
+    dataset = Dataset.objects.select_related("classifier").filter(pk=context.params["dataset"]).first()
+    if dataset is None:
+        raise NotFound("The data set was removed before it was examined.")
+    services.dataset_examine(dataset, progress=context.progress_or_stop, effect=context.effect)
+    found = dataset.findings
+    return {
+        "dataset": dataset.pk,
+        "items": found["items"],
+        "near_duplicates": found["twins"]["same_label"]["count"] + found["twins"]["other_label"]["count"],
+        "in_golden_set": found["golden"]["same"]["count"] + found["golden"]["near"]["count"],
+        "doubtful_labels": found["doubtful"]["count"] if found["doubtful"] else 0,
+    }

@@ -33,7 +33,7 @@ from training.serializers import (
     RetrainRequestSerializer,
 )
 
-INLINE_EVIDENCE = 20_000  # pieces of evidence that are curated well within 30 seconds
+INLINE_EVIDENCE = 20_000  # pieces of evidence, and items to compare, that are done well within 30 seconds
 
 
 def object_of(request: Request) -> Mapping[str, Any]:
@@ -174,10 +174,12 @@ class CurateView(ApiView):
         classifier = classifier_get(slug) if slug else None
         actor = caller_of(request).name
         waiting = [classifier] if classifier else Classifier.objects.serving()
-        if sum(services.evidence_waiting(each) for each in waiting) > INLINE_EVIDENCE:
+        if sum(services.work_waiting(each) for each in waiting) > INLINE_EVIDENCE:
             job = jobs.enqueue("curate", {"classifier": slug, "dry_run": dry_run}, actor=actor)
             return Response({"job": str(job.pk)}, status=202)
         stats = services.examples_curate(classifier=classifier, dry_run=dry_run, actor=actor)
+        if not dry_run:
+            services.queue_rank_later(classifier, actor=actor)
         return Response(stats.to_dict())
 
 

@@ -1,6 +1,6 @@
 """The forward pass alone: tokenisation and onnxruntime, one thread per process, one process per core, all at once.
 
-Nothing of ours is in it: this is what a server could reach that cost nothing.
+Nothing of ours is in it but how onnxruntime is set up: this is what a server could reach that cost nothing.
 """
 
 import json
@@ -61,10 +61,9 @@ def forward(
     import onnxruntime
     from tokenizers import Tokenizer
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    from registry.families.onnx_predictor import session_options
+
+    session = onnxruntime.InferenceSession(graph, session_options(), providers=["CPUExecutionProvider"])
     names = {each.name for each in session.get_inputs()}
     encoder = Tokenizer.from_file(tokenizer)
     encoder.no_padding()

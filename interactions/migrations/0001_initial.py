@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                 ('scores', models.JSONField(default=dict, verbose_name='scores')),
                 ('threshold', models.FloatField(default=0.0, verbose_name='threshold')),
                 ('abstained', models.BooleanField(default=False, verbose_name='abstained')),
-                ('source', models.CharField(choices=[('model', 'model'), ('backup', 'backup'), ('cascade', 'cascade'), ('cache', 'cache'), ('rule', 'rule')], default='model', max_length=10, verbose_name='source')),
+                ('source', models.CharField(choices=[('model', 'model'), ('backup', 'backup'), ('cascade', 'cascade'), ('cache', 'cache'), ('rule', 'rule'), ('imported', 'answered elsewhere')], default='model', max_length=10, verbose_name='source')),
                 ('flags', models.JSONField(blank=True, default=list, verbose_name='flags')),
                 ('latency_ms', models.FloatField(default=0.0, help_text='milliseconds', verbose_name='latency')),
                 ('rating', models.PositiveSmallIntegerField(blank=True, null=True, verbose_name='rating')),
@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
                 ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='core.apikey', verbose_name='API key')),
                 ('classifier', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='registry.classifier', verbose_name='classifier')),
                 ('deployment', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='registry.deployment', verbose_name='deployment')),
-                ('version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='interactions', to='registry.modelversion', verbose_name='version')),
+                ('version', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='interactions', to='registry.modelversion', verbose_name='version')),
             ],
             options={
                 'verbose_name': 'interaction',
@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'feedback',
                 'verbose_name_plural': 'feedback',
                 'ordering': ['-pk'],
-                'indexes': [models.Index(fields=['curated_at', 'updated_at'], name='feedback_uncurated')],
+                'indexes': [models.Index(condition=models.Q(('curated_at', None), ('curated_at__lt', models.F('updated_at')), _connector='OR'), fields=['id'], name='feedback_uncurated'), models.Index(condition=models.Q(('correct_label', ''), _negated=True), fields=['updated_at'], name='feedback_labels'), models.Index(fields=['source', 'created_at'], name='feedback_of_source')],
                 'constraints': [models.UniqueConstraint(fields=('interaction', 'source'), name='one_feedback_per_source'), models.CheckConstraint(condition=models.Q(('rating__isnull', True), ('rating__range', (1, 5)), _connector='OR'), name='rating_from_one_to_five')],
             },
         ),
@@ -124,6 +124,14 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='userinteraction',
-            index=models.Index(condition=models.Q(('rating__isnull', False)), fields=['rating'], name='interaction_rated'),
+            index=models.Index(condition=models.Q(('rating__isnull', False)), fields=['-id', 'rating'], name='interaction_rated'),
+        ),
+        migrations.AddIndex(
+            model_name='userinteraction',
+            index=models.Index(condition=models.Q(('abstained', True)), fields=['-id'], name='interaction_abstained'),
+        ),
+        migrations.AddIndex(
+            model_name='userinteraction',
+            index=models.Index(fields=['source', '-id'], name='interaction_source'),
         ),
     ]

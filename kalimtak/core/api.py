@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
 from django.urls import path as api_path
 from rest_framework import exceptions, serializers
 from rest_framework.parsers import JSONParser
@@ -205,6 +205,8 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
         error = exceptions.PermissionDenied()
     elif isinstance(error, RequestDataTooBig):
         return _response(413, error_body("too_long", f"The body is over {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes."))
+    if isinstance(error, UnreadablePostError):  # the client stopped sending, or was too slow (kalimtak/pace.py)
+        return _response(408, error_body("request_timeout", "The request took too long to arrive."))
     if not isinstance(error, exceptions.APIException):
         return None
     status = error.status_code

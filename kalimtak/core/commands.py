@@ -2,14 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
 from .errors import KalimtakError
+
+RowT = TypeVar("RowT")
 
 
 class Report(Protocol):
@@ -98,6 +100,14 @@ class KalimtakCommand(BaseCommand):
 
 def silent(fraction: float, note: str = "") -> None:
     """A report to nobody."""
+
+
+def watched(rows: Iterable[RowT], report: Report) -> Iterator[RowT]:
+    """The rows, with a word at every thousandth."""
+    for number, row in enumerate(rows, start=1):
+        if number % 1_000 == 0:
+            report(0.0, f"{number:,} rows")
+        yield row
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

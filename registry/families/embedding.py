@@ -28,16 +28,18 @@ from registry.families.agreement import MAX_COMPARED, evenly, judge_int8
 from registry.families.base import (
     Example,
     FamilyError,
+    Fields,
     FitRequest,
     FitResult,
     Predictor,
+    Reporter,
     Stopped,
     absent_labels,
     check_examples,
     check_length,
     check_pair,
 )
-from registry.families.base_models import BaseModel, find_base_model
+from registry.families.base_models import MINILM, BaseModel, find_base_model
 from registry.families.frozen_encoder import VERSION, FrozenEncoder, frozen_encoder
 from registry.families.linear_head import Head, fit_head
 from registry.families.onnx_predictor import FP32_NAME, INT8_NAME, TOKENIZER_NAME, Graph, OnnxPredictor
@@ -67,6 +69,19 @@ def fit(request: FitRequest) -> FitResult:
         return _fit_head(request, base, encoder, cache)
 
 
+def encode(
+    texts: Sequence[Fields], cache: Path, reporter: Reporter, *, model_name: str = MINILM, max_length: int = 128
+) -> NDArray[np.float32]:
+    """Vectors (n, width) of length 1 of texts of one or two fields, outside any training; by the int8 graph.
+
+    `reporter` hears fractions of this work. Vectors are kept in `cache` as those of a training are. Raises Stopped, and
+    FamilyError where the base model cannot be had.
+    """
+    encoder = frozen_encoder(find_base_model(model_name), cache, reporter)
+    embedder = _Embedder(encoder, cache, max_length, reporter)
+    return embedder.encode([Example(fields, "") for fields in texts], INT8_NAME)
+
+
 def load(folder: Path, manifest: Manifest) -> Predictor:
     """The predictor of `serving/`; the caller has verified the files."""
     return OnnxPredictor(folder, manifest)
@@ -85,16 +100,16 @@ def _cache_of(request: FitRequest) -> Iterator[Path]:
 
 def _fit_head(request: FitRequest, base: BaseModel, encoder: FrozenEncoder, cache: Path) -> FitResult:
     request.reporter.describe(device="cpu", epochs=1)
-    embedder = _Embedder(request, encoder, cache)
+    embedder = _Embedder(encoder, cache, request.recipe.model.max_length, request.reporter)
     valid = evenly(request.valid, MAX_COMPARED)
     vectors, held_out, quantised = (
         embedder.encode(examples, graph)
         for examples, graph in ((request.train, FP32_NAME), (valid, FP32_NAME), (valid, INT8_NAME))
     )
     request.reporter.progress(_ENCODED, "Fitting the head")
-    _stop_if_asked(request)
+    _stop_if_asked(request.reporter)
     head = fit_head(request, vectors)
-    _stop_if_asked(request)
+    _stop_if_asked(request.reporter)
     logits, history = _logits(held_out, head), []
     is_int8, notes = False, ["Without validation texts fp32 answers."]
     if valid:
@@ -127,17 +142,16 @@ def _logits(vectors: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
 class _Embedder:
     """Texts to vectors: from the cache where it has them, else each in a forward pass of its own, as it is served."""
 
-    def __init__(self, request: FitRequest, encoder: FrozenEncoder, cache: Path) -> None:
-        self._request, self._encoder = request, encoder
+    def __init__(self, encoder: FrozenEncoder, cache: Path, max_length: int, reporter: Reporter) -> None:
+        self._encoder, self._max_length, self._reporter = encoder, max_length, reporter
         self._known = VectorCache(cache, encoder.width)
-        max_length = request.recipe.model.max_length
         self._tokenisation = Tokenisation.read(encoder.tokenizer, max_length, PREPROCESSING_VERSION)
         self._share = _CONVERTED
         self.encoded, self.asked, self.cut = 0, 0, 0
 
     def encode(self, examples: Sequence[Example], graph: str) -> NDArray[np.float32]:
         """Vectors (n, width). Raises Stopped; what was encoded by then is kept."""
-        _stop_if_asked(self._request)
+        _stop_if_asked(self._reporter)
         keys = self._keys(examples, graph)
         found = self._known.get(list(set(keys)))
         unknown = {key: example for key, example in zip(keys, examples, strict=True) if key not in found}
@@ -157,7 +171,7 @@ class _Embedder:
 
     def _keys(self, examples: Sequence[Example], graph: str) -> list[bytes]:
         """SHA-256 of all that decides a vector; the text itself is not kept anywhere."""
-        decides = [self._encoder.digest(graph), self._request.recipe.model.max_length, PREPROCESSING_VERSION]
+        decides = [self._encoder.digest(graph), self._max_length, PREPROCESSING_VERSION]
         start = hashlib.sha256(json.dumps(decides).encode())
         keys = []
         for example in examples:
@@ -174,7 +188,7 @@ class _Embedder:
         made: dict[bytes, Embedded] = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(keys), _CHUNK):
-                _stop_if_asked(self._request)
+                _stop_if_asked(self._reporter)
                 chunk = keys[start : start + _CHUNK]
                 tokens = self._tokenisation.encode_all([unknown[key].fields for key in chunk])
                 vectors = list(pool.map(session.run, tokens))
@@ -191,7 +205,7 @@ class _Embedder:
     def _tell(self, done: int, total: int) -> None:
         """The training texts fill the bar; the few others after them move it no further."""
         self._share = max(self._share, _CONVERTED + (_ENCODED - _CONVERTED) * done / total)
-        self._request.reporter.progress(self._share, f"Encoded {done:,} of {total:,} new texts")
+        self._reporter.progress(self._share, f"Encoded {done:,} of {total:,} new texts")
 
 
 def _write(request: FitRequest, base: BaseModel, encoder: FrozenEncoder, head: Head, *, is_int8: bool) -> None:
@@ -217,8 +231,8 @@ def _write(request: FitRequest, base: BaseModel, encoder: FrozenEncoder, head: H
     shutil.copyfile(encoder.tokenizer, serving / TOKENIZER_NAME)
 
 
-def _stop_if_asked(request: FitRequest) -> None:
-    if request.reporter.stop_requested():
+def _stop_if_asked(reporter: Reporter) -> None:
+    if reporter.stop_requested():
         raise Stopped("stopped on request; what was encoded is kept")
 
 

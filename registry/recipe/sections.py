@@ -219,12 +219,27 @@ class ReviewPolicy(Section):
     """What becomes trainable. A rating of `min_rating` (1-5) or more confirms an answer.
 
     `approve`: auto, manual or agree:N. `source_share`: the most that one source's automatic approvals may make up of
-    the set, 0-1.
+    the set, 0-1. `burst`: so many corrections and examples of one source within an hour, or as many of the same text
+    of any, are quarantined, 5-1,000,000. `moderation`: the classifier asked whether a text is fit to learn from.
+    `domains`: `none`, `clusters`, or the classifier that says what a text is about. `audit`: how many
+    answers are drawn at random for a reviewer each time the queue is ranked. `second_share`: the share of items that
+    two reviewers judge, and a third where they disagree, 0-1.
     """
 
     min_rating: int = key(4, whole(1, 5))
     approve: str = key("auto", _approval)
     source_share: float = key(0.1, number(0, 1))
+    burst: int = key(50, whole(5, 1_000_000))
+    moderation: str | None = key(None, slug)
+    domains: str = key("none", slug)
+    audit: int = key(10, whole(0, 1000))
+    second_share: float = key(0.0, number(0, 1))
+
+    @property
+    def helpers(self) -> dict[str, str]:
+        """{key: the classifier that it names}."""
+        named = {"moderation": self.moderation or "", "domains": self.domains}
+        return {name: other for name, other in named.items() if other not in ("", "none", "clusters")}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ def helper_problems(asked: Asked, policy: Policy) -> Iterator[tuple[str, str]]:
         helper = Classifier.objects.filter(slug=slug).first()
         if problem := _problem(key, asked, slug, helper):
             yield key, problem
+    for key, slug in policy.review.helpers.items():
+        if problem := _reader_problem(asked, slug, Classifier.objects.filter(slug=slug).first()):
+            yield f"review.{key}", problem
 
 
 def classifier_problems(classifier: Classifier) -> list[tuple[str, str]]:
@@ -61,6 +64,19 @@ def _problem(key: str, asked: Asked, slug: str, helper: Classifier | None) -> st
         return problem
     if path := _cycle(key, asked.slug, helper):
         return f"goes round in a circle: {' → '.join(path)}; take the key out of one of them"
+    return ""
+
+
+def _reader_problem(asked: Asked, slug: str, reader: Classifier | None) -> str:
+    """What keeps a classifier from reading the texts of another while those are curated."""
+    if slug == asked.slug:
+        return f"names {slug} itself; name another classifier"
+    if reader is None:
+        return f"there is no classifier {slug!r}; add it, or name one that `manage.py list_models` shows"
+    if not reader.enabled:
+        return f"{slug} is disabled; enable it, or name another classifier"
+    if len(reader.input_fields) > 1 and list(reader.input_fields) != list(asked.input_fields):
+        return f"{slug} reads {', '.join(reader.input_fields)}; name a classifier that reads one text"
     return ""
 
 

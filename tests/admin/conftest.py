@@ -201,14 +201,23 @@ def make_items(classifier, interaction):
 def make_learning(classifier, version, trainer):
     """A data set, a finished run with its curve, its snapshot and its job."""
     from kalimtak.core.models import Job
-    from training.models import Dataset, DatasetSnapshot, Review, TrainingDataItem, TrainingRun
+    from training.models import Dataset, DatasetSnapshot, Review, SnapshotItem, TrainingDataItem, TrainingRun
+    from training.services import words_add
 
+    words_add(["grr*", "حمق"], effect="block", classifier=classifier, actor="tala")
     job = Job.objects.create(
         kind="train", key="train:1", state="succeeded", progress=1.0, result={"version": version.ref}, actor="tala"
     )
     waiting = Job.objects.create(kind="import", key="import:1", actor="tala", note=HOSTILE, params={"name": HOSTILE})
     snapshot = DatasetSnapshot.objects.create(
         classifier=classifier, digest="d" * 64, counts={"train": {"joy": 10}, "valid": {}, "test": {"joy": 2}}
+    )
+    SnapshotItem.objects.create(
+        snapshot=snapshot,
+        item=TrainingDataItem.objects.filter(status="review").first(),
+        content_hash="0" * 64,
+        label="sadness",
+        split="train",
     )
     history = [
         {"step": step, "epoch": step / 10, "loss": 1 / step, "learning_rate": 1e-4 / step, "samples_per_second": 133.0}

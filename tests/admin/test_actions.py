@@ -215,7 +215,11 @@ def test_tala_uploads_a_file_and_sees_what_it_holds(world, sign_in, jsonl):
     client = sign_in("tala")
     response = client.post(url("training_dataset_upload"), data)
     dataset = Dataset.objects.first()
+    assert response.url == url("training_dataset_load", dataset.pk) + "?then=none"
+    assert "joy text" in client.get(response.url).text
+    response = client.post(response.url, {"then": "none"})
     assert response.url == url("training_dataset_change", dataset.pk)
+    dataset.refresh_from_db()
     assert (dataset.job.kind, dataset.actor) == ("import", "tala")
     assert "hx-get" in client.get(response.url).text
     dataset_load(dataset)

@@ -27,7 +27,9 @@ def upload(page, path, *, then="only load it"):
     page.get_by_label("Classifier").select_option(label="topic")
     page.get_by_label("Afterwards").select_option(label=then)
     page.get_by_role("button", name="Load a data set").click()
-    page.get_by_text("The file was stored and waits to be loaded.").wait_for()
+    page.get_by_role("heading", name="Its first rows").wait_for()
+    page.get_by_role("button", name="Load it").click()
+    page.get_by_text("The file waits to be loaded.").wait_for()
 
 
 def notice_progress(page):
@@ -144,7 +146,7 @@ def review(olga):
     page = olga.page
     page.get_by_role("link", name="Training items").click()
     page.get_by_role("link", name="Review what waits").click()
-    assert "3 wait" in page.locator("#k-review").inner_text()
+    assert "3 wait" in page.locator("#k-progress").inner_text()
     olga.look_all_over()
     page.get_by_role("button", name="Approve").click()
     page.get_by_text("2 wait").wait_for()
@@ -152,8 +154,6 @@ def review(olga):
     page.get_by_text("1 waits").wait_for()
     assert "bread, cheese and soup" in page.locator("blockquote").inner_text()
     page.locator(".k-labels").get_by_role("button", name="food").click()
-    page.get_by_text("That was the last one that waited.").wait_for()
-    page.get_by_role("link", name="Review what waits").click()
     page.get_by_text("Nothing waits for review.").wait_for()
     olga.look_all_over()
 

@@ -62,7 +62,9 @@ def test_olga_uploads_a_file(desk, tmp_path):
     keys.tab_to(page.get_by_label("Classifier"))
     keys.type("emo")
     keys.choose(page.get_by_role("button", name="Load a data set"))
-    page.get_by_text("The file was stored and waits to be loaded.").wait_for()
+    page.get_by_role("heading", name="Its first rows").wait_for()
+    keys.choose(page.get_by_role("button", name="Load it"))
+    page.get_by_text("The file waits to be loaded.").wait_for()
     assert Dataset.objects.filter(name="texts.csv", classifier__slug="emotion").exists()
 
 
@@ -74,6 +76,7 @@ def test_rami_reviews_with_single_keys(desk, world):
         page.wait_for_url(f"**/{item.pk}/review/")
         keys.press(key)
     page.wait_for_url(f"**/{world.items[4].pk}/review/")
+    page.get_by_text("Skipped.").wait_for()
     for item, status in ((first, "approved"), (second, "rejected"), (third, "rejected"), (fourth, "review")):
         item.refresh_from_db()
         assert item.status == status
@@ -83,7 +86,8 @@ def test_rami_reviews_with_single_keys(desk, world):
 def test_rami_reviews_with_tab_and_space(desk, world):
     page, keys = desk("rami", f"/admin/training/trainingdataitem/{world.items[1].pk}/review/")
     keys.choose(page.get_by_role("button", name="Reject"), "Space")
-    page.wait_for_url(f"**/{world.items[2].pk}/review/")
+    page.wait_for_url(f"**/{world.items[0].pk}/review/")  # the first that waits
+    page.get_by_text("Rejected.").wait_for()
     world.items[1].refresh_from_db()
     assert world.items[1].status == "rejected"
 

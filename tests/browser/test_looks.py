@@ -1,6 +1,7 @@
 """How the pages look: light and dark, on a desk and on a phone, from the left and from the right."""
 
 import os
+from io import BytesIO
 
 import pytest
 
@@ -17,8 +18,18 @@ PAGES = (
     "/admin/registry/modelversion/{second.pk}/deploy/",
     "/admin/training/dataset/{dataset.pk}/change/",
     "/admin/training/dataset/upload/",
+    "/admin/training/dataset/{loadable.pk}/load/",
+    "/admin/training/dataset/{examined.pk}/change/",
+    "/admin/training/dataset/{examined.pk}/role/",
+    "/admin/training/datasetsnapshot/{newer.pk}/change/",
+    "/admin/training/datasetsnapshot/{newer.pk}/compare/",
+    "/admin/training/datasetsnapshot/{newer.pk}/download/",
+    "/admin/training/snapshotitem/?snapshot__id__exact={newer.pk}",
     "/admin/training/trainingdataitem/",
     "/admin/training/trainingdataitem/{items[0].pk}/review/",
+    "/admin/training/trainingdataitem/review/?classifier=none",
+    "/admin/training/trainingdataitem/waiting/",
+    "/admin/training/trainingdataitem/agreement/",
     "/admin/training/trainingrun/{run.pk}/change/",
     "/admin/interactions/userinteraction/{interaction.pk}/change/",
     "/admin/core/job/{waiting_job.pk}/change/",
@@ -71,8 +82,28 @@ def check_both_sizes(visitor, look, picture):
     visitor.page.set_viewport_size(opened_at)
 
 
+@pytest.fixture
+def shelves(world):
+    """A data set to look at before it is loaded, one that was examined, and two snapshots that differ."""
+    from training import services
+    from training.models import TrainingDataItem
+
+    def add(name, rows):
+        body = "text;label\n" + "".join(f"{text};{label}\n" for text, label in rows)
+        return services.dataset_add(world.emotion, source=BytesIO(body.encode()), name=name, actor="tala")
+
+    rows = [(f"number {n} of many {'joyful' if n % 2 else 'fearful'} days", ("fear", "joy")[n % 2]) for n in range(60)]
+    TrainingDataItem.objects.filter(status="review").update(split="test", status="approved")
+    services.snapshot_freeze(world.emotion, seed=1)
+    examined = services.dataset_load(add("days.csv", [*rows, (ARABIC, "joy"), (f"{rows[0][0]}!", "joy")]))
+    services.dataset_examine(examined, progress=lambda share, note: None)
+    world.examined, world.newer = examined, services.snapshot_freeze(world.emotion, seed=1)
+    world.loadable = add("more.csv", [(ARABIC, "فرح"), ("<script>alert(1)</script> " * 20, "joy"), ("x" * 300, "odd")])
+    return world
+
+
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_page_of_the_admin(office, world, tmp_path, look):
+def test_every_page_of_the_admin(office, shelves, world, tmp_path, look):
     olga = office("olga", **LOOKS[look])
     for number, path in enumerate(PAGES):
         olga.page.goto(path.format(**vars(world)))

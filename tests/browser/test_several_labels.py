@@ -23,10 +23,12 @@ def test_rami_ticks_what_is_right_and_gives_it(office, items, tmp_path, look):  
     assert [box.is_checked() for box in boxes.all()] == [True, True, False]
     page.keyboard.press("g")
     page.wait_for_url(f"**/{items[1].pk}/review/")
+    page.get_by_text("Relabelled.").wait_for()
     new = TrainingDataItem.objects.get(content_hash=items[0].content_hash, status="approved")
     assert new.label == "money|politics"
     page.get_by_role("button", name="Give these labels").click()  # none is ticked, which is what it has
     page.wait_for_url(f"**/{items[2].pk}/review/")
+    page.get_by_text("Approved.").wait_for()
     items[1].refresh_from_db()
     assert items[1].status == "approved"
 

@@ -174,6 +174,17 @@ def lose_a_snapshot_row(world):
     world.run.snapshot.rows.filter(split="train").first().delete()
 
 
+def learn_a_golden_text(world):
+    rows = world.run.snapshot.rows
+    set_to(rows.filter(split="train").first(), content_hash=rows.filter(split="test").first().content_hash)
+
+
+def add_band(item):
+    from training.models import DuplicateBand
+
+    DuplicateBand.objects.create(item=item, key=1)
+
+
 def lose_a_golden_row(world):
     row = world.run.snapshot.rows.filter(split="test").first()
     set_to(row, content_hash="e" * 64)
@@ -321,6 +332,16 @@ BREAKAGES = {
     "unknown split": (lambda w: set_to(item(w), split="all"), "1 with the unknown split 'all'"),
     "item's input": (lambda w: set_to(item(w), fields={"question": "?"}), "its input is not one text for each of"),
     "content hash": (lambda w: set_to(item(w), content_hash="0" * 64), "its content hash is not that of its texts"),
+    "band": (lambda w: add_band(item(w)), "it was not compared, and has near-duplicate bands"),
+    "cluster": (lambda w: set_to(item(w), compared=True), "it was compared, and has no near-duplicate cluster"),
+    "bands lost": (
+        lambda w: set_to(item(w), compared=True, cluster=1),
+        "it was compared, and its near-duplicates are not found",
+    ),
+    "band of another": (
+        lambda w: (set_to(item(w), compared=True, cluster=1), add_band(item(w))),
+        "it is found by the near-duplicate bands of another text",
+    ),
     "weight": (lambda w: set_to(item(w), weight=0), "its weight is 0.0, its quality 1.0"),
     "item's data set": (lambda w: set_to(w.dataset, classifier=other_classifier(w)), "its data set is another"),
     "item's interaction": (
@@ -337,6 +358,7 @@ BREAKAGES = {
     "snapshot's rows": (lose_a_snapshot_row, "its rows are not those of its digest"),
     "snapshot's counts": (lose_a_snapshot_row, "rows and states 60"),
     "golden rows": (lose_a_golden_row, "its golden rows are not those of its golden digest"),
+    "leak": (learn_a_golden_text, "1 texts are both learnt from and measured on"),
     "version lost": (lambda w: set_to(w.run, version=None), "its job succeeded and it has no version"),
     "run's classifier": (lambda w: set_to(w.run, classifier=other_classifier(w)), "its snapshot is another"),
     "run's version": (lambda w: set_to(w.run, version=other_version(w)), "a version of another classifier"),

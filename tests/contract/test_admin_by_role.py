@@ -2,6 +2,7 @@
 
 import re
 from contextlib import contextmanager
+from io import BytesIO
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -12,6 +13,7 @@ from tests.admin.conftest import HOSTILE
 from tests.contract.admin_pages import (
     DEPLOY,
     GOVERN,
+    LOOK,
     REVIEW,
     ROLES,
     ROOT,
@@ -74,9 +76,10 @@ def rows_file():
 def verbs(cast):
     """Everything that a POST can do: who may, where, and a body that does it."""
     job, item, version = cast.waiting_job.pk, cast.items[1].pk, cast.second.pk
-    upload = {"classifier": cast.emotion.pk, "role": "training", "split": "", "then": "none"}
+    upload = {"classifier": cast.emotion.pk, "role": "training", "split": "", "then": "none", "url": ""}
     chosen = {"_selected_action": [cast.items[2].pk, cast.items[3].pk]}
-    items = "/admin/training/trainingdataitem/"
+    items, words = "/admin/training/trainingdataitem/", "/admin/training/blockedword/"
+    datasets = "/admin/training/dataset/"
     schedule = first("django_q_schedule").pk
     key = {"name": "shop", "scopes": ["predict"], "rate": ""}
     weekly = {"enabled": "on", "schedule_type": "I", "minutes": 5, "next_run_0": "2030-01-01", "next_run_1": "00:00"}
@@ -110,10 +113,29 @@ def verbs(cast):
             {"reason": "better"},
         ),
         "registry_modelversion_verify": (DEPLOY, f"/admin/registry/modelversion/{version}/verify/", {}),
+        "training_blockedword_words": (TRAIN, f"{words}words/", {"words": "drat\ndang*", "effect": "block"}),
+        "training_blockedword_remove": (TRAIN, f"{words}{first('training_blockedword').pk}/remove/", {}),
         "training_dataset_upload": (TRAIN, "/admin/training/dataset/upload/", lambda: upload | {"file": rows_file()}),
+        "training_dataset_load": (TRAIN, f"{datasets}{cast.loadable.pk}/load/", {"then": "none"}),
+        "training_dataset_cancel": (TRAIN, f"{datasets}{cast.dataset.pk}/cancel/", {}),
+        "training_dataset_examine": (TRAIN, f"{datasets}{cast.loadable.pk}/examine/", {}),
+        "training_dataset_role": (TRAIN, f"{datasets}{cast.loadable.pk}/role/", {"role": "golden"}),
+        "training_datasetsnapshot_download": (
+            LOOK,
+            f"/admin/training/datasetsnapshot/{cast.snapshot.pk}/download/",
+            {"kind": "csv"},
+        ),
         "training_trainingdataitem_curate": (TRAIN, f"{items}curate/", {"classifier": cast.emotion.pk}),
         "training_trainingdataitem_verdict": (REVIEW, f"{items}{item}/verdict/", {"verdict": "approve"}),
+        "training_trainingdataitem_hold": (REVIEW, f"{items}{item}/hold/", {}),
+        "training_trainingdataitem_undo": (REVIEW, f"{items}review/undo/", {}),
+        "training_trainingdataitem_again": (REVIEW, f"{items}review/again/", {}),
         "training_trainingdataitem_relabel": (REVIEW, f"{items}relabel/", chosen | {"label": "joy"}),
+        "training_trainingdataitem_judge": (
+            REVIEW,
+            f"{items}waiting/judge/",
+            chosen | {"classifier": "emotion", "verdict": "approve"},
+        ),
         "approve_selected": (REVIEW, items, chosen | {"action": "approve_selected"}),
         "reject_selected": (REVIEW, items, chosen | {"action": "reject_selected"}),
         "training_trainingrun_cancel": (TRAIN, f"/admin/training/trainingrun/{cast.waiting_run.pk}/cancel/", {}),
@@ -144,7 +166,7 @@ def body_of(verb):
 
 @pytest.fixture
 def cast_with_work(cast):
-    """The cast, a deployment that can be rolled back, and a run that waits."""
+    """The cast, a deployment that can be rolled back, a run that waits, a verdict to undo and an item skipped."""
     from registry.services import version_deploy
     from training import services
 
@@ -154,6 +176,13 @@ def cast_with_work(cast):
 
     cast.second = make_version(cast.emotion, right=95)
     cast.waiting_run = services.run_start(cast.emotion, actor="tala", ring=False)
+    cast.loadable = services.dataset_add(
+        cast.emotion, source=BytesIO(b"text,label\nwhat a day,joy\n"), name="more.csv", actor="tala"
+    )
+    cast.items[4].dataset = cast.loadable
+    cast.items[4].save()
+    services.item_review(cast.items[0], reviewer=cast.users["superuser"], verdict="reject")
+    services.desk_skip(cast.items[4], cast.users["superuser"])
     return cast
 
 

@@ -168,6 +168,15 @@ class TestErrors:
     def test_nul_is_stripped(self, carla):
         assert ask(carla[1], {"text": "a\x00b"}).json()["text"] == "ab"
 
+    def test_a_body_that_stops_coming_is_408(self, carla):
+        class Stopped:
+            def read(self, size=-1):
+                raise ConnectionResetError(104, "The body came too slowly")
+
+            readline = read
+
+        assert error_of(ask(carla[1], **{"wsgi.input": Stopped()})) == (408, "request_timeout")
+
     def test_a_body_over_the_limit_is_413(self, carla, settings):
         settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
         assert error_of(ask(carla[1], {"text": "x" * 200})) == (413, "too_long")

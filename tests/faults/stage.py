@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,12 +43,13 @@ from registry.models import Classifier, Deployment, Evaluation, ModelVersion
 from registry.services import artefact_problems
 from tests.faults.forking import ForkingPopen
 from training import services
-from training.models import Dataset, DatasetSnapshot, TrainingDataItem, TrainingRun
+from training.etl.extract import BATCH
+from training.models import Dataset, DatasetSnapshot, DuplicateBand, TrainingDataItem, TrainingRun
 from training.services import datasets
 from training.services.snapshots import rows_digest
 from training.services.work import runs_root
 
-FEEDBACK = 520  # a batch and a bit
+FEEDBACK = BATCH + 20
 PRELOADED = (
     *("training.analysis", "training.importers", "training.runner", "registry.families.verify"),
     *("sklearn.feature_extraction.text", "sklearn.linear_model", "matplotlib.backends.backend_agg"),
@@ -130,6 +132,13 @@ def queue_import(then: str = "train") -> None:
     more = rows_file().with_name("more.csv")
     dataset = services.dataset_add(topic(), source=more, name="more.csv", actor="olga")
     services.dataset_import_queue(dataset, actor="olga", then=then)
+
+
+def queue_past() -> None:
+    """A log of answers, every second one rated, waiting to be imported."""
+    head, *lines = rows_file().with_name("more.csv").read_text().splitlines()
+    log = "\n".join([f"{head},rating", *(f"{line},{'up' if number % 2 else ''}" for number, line in enumerate(lines))])
+    services.interactions_add(topic(), source=BytesIO(log.encode()), name="log.csv", actor="olga")
 
 
 def queue_download() -> None:
@@ -237,6 +246,7 @@ def unless_done(act: Callable[[], object]) -> Callable[[], object]:
 SCENARIOS = {
     "upload": Scenario(upload, upload),
     "import": Scenario(lambda: first_job("import"), reap_and(lambda: first_job("import"))),
+    "past": Scenario(lambda: first_job("import_interactions"), reap_and(lambda: first_job("import_interactions"))),
     "download": Scenario(fetch_and_work, reap_and(fetch_and_work)),
     "start": Scenario(start_run, start_run),
     "fine_tune": Scenario(fine_tune, reap_and(lambda: first_job("fine_tune"))),
@@ -299,12 +309,13 @@ def tell() -> None:
     assert audit.verify() == []
     sweep()
     live = registry.live_version(topic())
-    items = TrainingDataItem.objects.values_list("label", "status", "split", "dataset__name")
+    items = TrainingDataItem.objects.values_list("label", "status", "split", "dataset__name", "compared", "cluster")
     facts = {
         "jobs": sorted(Job.objects.values_list("kind", "state")),
         "datasets": list(Dataset.objects.order_by("pk").values_list("name", "state", "rows")),
         "outcomes": [each.report.get("outcome") for each in Dataset.objects.order_by("pk")],
         "items": sorted([*map(str, key), count] for key, count in Counter(items).items()),
+        "bands": DuplicateBand.objects.count(),
         "feedback waiting": services.evidence_waiting(topic()),
         "answers": [UserInteraction.objects.count(), RequestMemo.objects.count()],
         "spool": [path.suffix for path in spool.files(spool_folder(), "")],

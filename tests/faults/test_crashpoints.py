@@ -34,8 +34,18 @@ MORE = 1_100
 DEATHS = {
     "upload": ["store.dataset_before_rename", "store.dataset_after_rename", "audit.before_row"],
     "import": [
-        *("jobs.after_claim", "import.before_first_chunk", "import.in_chunk", "import.between_chunks"),
+        *(
+            "jobs.after_claim",
+            "import.analysed",
+            "import.before_first_chunk",
+            "import.in_chunk",
+            "import.between_chunks",
+        ),
         *("import.in_chunk:3", "import.before_ready", "import.before_run", "run.before_commit", "jobs.before_finish"),
+    ],
+    "past": [
+        *("past.analysed", "past.in_chunk", "past.between_chunks", "past.in_chunk:3", "past.before_ready"),
+        "jobs.before_finish",
     ],
     "download": ["import.fetched"],
     "start": [
@@ -46,6 +56,7 @@ DEATHS = {
     "curate": [
         *("curation.before_load", "curation.before_mark", "curation.after_batch", "curation.before_load:2"),
         *("curation.after_batch:2", "curation.after_batch:3", "jobs.before_finish"),
+        *("curation.after_forgetting", "curation.after_comparing", "curation.after_comparing:2"),
     ],
     "train": [
         *("jobs.after_claim", "supervisor.before_pid_file", "supervisor.trainer_done", "store.before_rename"),
@@ -206,7 +217,7 @@ def clone(templates: Templates) -> Iterator[Callable[[str], Installation]]:
 
 Clone = Callable[[str], Installation]
 Undisturbed = Callable[[str], dict[str, Any]]
-PREPARE = {"import": "queue_import()", "download": "queue_download()", "train": "queue_run()"}
+PREPARE = {"import": "queue_import()", "past": "queue_past()", "download": "queue_download()", "train": "queue_run()"}
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from inference.live import LIVE
 from interactions.models import UserInteraction
 from kalimtak.core.findings import Look
 from registry import store
+from registry.manifest import ArtefactCorrupt
 from registry.models import Cascade
 from tests.inference.conftest import LABELS
 
@@ -287,6 +288,22 @@ def test_python_answers_without_a_backup_that_cannot_be_loaded(strict, second):
     path = store.version_folder("second", 1) / "serving" / "settings.json"
     path.write_text(json.dumps({"confidence": 0.71, "seconds": 0}))
     assert create_classifier("emotion", enable_backup=True).classify("joy")["source"] == "model"
+
+
+def test_python_lets_the_backup_stand_in_for_a_version_that_cannot_be_loaded(strict, second):
+    strict.policy = {"backup": "second", "confidence_floor": 0.65}
+    strict.save()
+    path = store.version_folder("emotion", 2) / "serving" / "settings.json"
+    path.write_text(json.dumps({"confidence": 0.71, "seconds": 0}))
+    result = create_classifier("emotion", enable_backup=True).classify("what a joy")
+    assert (result["final_label"], result["source"], result["model_version"]) == ("joy", "backup", "second/1")
+    assert row(result).version.ref == "second/1"
+    with pytest.raises(ArtefactCorrupt):
+        create_classifier("emotion", enable_backup=False)
+    strict.policy = {}
+    strict.save()
+    with pytest.raises(ArtefactCorrupt):
+        create_classifier("emotion", enable_backup=True)
 
 
 def test_the_predict_command_says_who_answered(strict, second, capsys):

@@ -2,7 +2,9 @@
 
 import json
 import socket
+import threading
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -161,6 +163,26 @@ def test_the_answer_is_in_the_table_when_it_arrives(road, key, emotion):
     row = UserInteraction.objects.get(pk=result["interaction_id"])
     assert (row.fields, row.label, row.api_key.name) == ({"text": "what a joy"}, "joy", "Carla")
     assert road.left == []  # the connection stays
+
+
+def test_what_records_answers_keeps_its_connection_to_the_database(road, key, emotion, serving, monkeypatch):
+    """Giving it back to the pool after each answer, and asking whether it still lives, takes as long as the commit."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)  # as with a pool
+    used, record_group = defaultdict(list), serving._record_group
+
+    def recording(drafts):
+        outcomes = record_group(drafts)
+        used[threading.get_ident()].append(connections["default"].connection)
+        return outcomes
+
+    monkeypatch.setattr(serving, "_record_group", recording)
+    warm(key)
+    used.clear()
+    for _ in range(6):
+        assert road.ask(post("/api/predict", {"text": "joy"}, key))[0] == 200
+    assert sum(map(len, used.values())) == 6
+    for kept in used.values():  # the batcher's, and the committer's where commits take long
+        assert kept[0] is not None and len({id(each) for each in kept}) == 1
 
 
 @pytest.mark.parametrize(

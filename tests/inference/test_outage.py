@@ -7,11 +7,13 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from inference import create_classifier
 from inference.live import LIVE
 from interactions import spool, spooling
 from interactions.models import UserInteraction
 from interactions.services import spool_folder
 from kalimtak.core import auth
+from kalimtak.core.errors import Unavailable
 from kalimtak.core.models import ApiKey
 from kalimtak.core.sqlite import Database
 from tests.services import wait_until
@@ -94,6 +96,17 @@ def test_a_full_spool_is_a_503_and_no_longer_ready(carla, emotion, outage, setti
     outage()
     wait_until(lambda: rows() == sorted(given), what="the rows")
     assert carla.predict({"text": "joy"}).status_code == 200
+
+
+def test_python_is_answered_out_of_the_spool_too(emotion, outage, settings):
+    classifier = create_classifier("emotion")
+    given = [result["interaction_id"] for result in classifier.classify_many(["joy", "anger"])]
+    assert rows() == []
+    settings.KALIMTAK_SPOOL_BYTES = spool.bytes_in(spool_folder()) + 100
+    with pytest.raises(Unavailable, match="nothing can be spooled"):
+        classifier.classify("joy")
+    outage()
+    wait_until(lambda: rows() == sorted(given), what="the rows")
 
 
 def test_a_database_that_went_away_unnoticed_leaves_a_process_with_models_ready(carla, emotion, monkeypatch):

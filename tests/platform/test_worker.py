@@ -18,7 +18,11 @@ THREADS = 4
 SERVER = """
 import kalimtak.worker as worker
 
-worker.MOST_SECONDS, worker.REQUEST_SECONDS, worker.STOPPING_SECONDS = 0.1, 1.0, 0.2
+worker.MOST_SECONDS, worker.REQUEST_SECONDS, worker.STOPPING_SECONDS, worker.PART_SECONDS = 0.1, 1.0, 0.2, 1
+
+import kalimtak.pace as pace
+
+pace.GRACE_SECONDS, pace.LEAST_RATE = 0.5, 100_000
 bind, workers, threads, worker_class, keepalive = "127.0.0.1:%d", 1, 4, worker.Worker, 30
 graceful_timeout, control_socket_disable = 10, True
 wsgi_app = "application:application"
@@ -129,6 +133,57 @@ def test_a_request_that_comes_in_parts_is_answered(port):
 def test_a_body_larger_than_is_read_ahead_is_answered(port):
     _, content, _ = ask(port, "/api/predict?0", body=b"x" * (READ_AHEAD * 3))
     assert content == str(READ_AHEAD * 3).encode()
+
+
+def test_a_large_body_that_drips_holds_no_thread_for_long(port):
+    """As many as there are threads, a byte now and then: none would ever be late for the next part."""
+    dripping = [connect(port) for _ in range(THREADS)]
+    for sock in dripping:
+        sock.send(head(READ_AHEAD * 3) + b"x" * 1000)
+    ended = time.monotonic() + 10
+    for sock in dripping:
+        sock.settimeout(0.05)
+    while dripping and time.monotonic() < ended:
+        dripping = [sock for sock in dripping if not drip(sock)]
+    assert dripping == []
+    assert ask(port, "/api/predict?0")[0].status == 200
+
+
+def drip(sock):
+    """Whether the server has ended the connection."""
+    try:
+        sock.send(b"x")
+        return sock.recv(10) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_a_large_body_that_stops_holds_no_thread_for_long(port):
+    """Also on a connection that was served before, and where head and body come at once."""
+    silent = [connect(port) for _ in range(THREADS)]
+    for number, sock in enumerate(silent):
+        if number % 2:
+            sock.send(head(1) + b"a")
+            assert read_answer(sock)[1] == b"1"
+        sock.send(head(READ_AHEAD * 3) + b"x" * 1000)
+    for sock in silent:
+        assert sock.recv(10) == b""
+        sock.close()
+    assert ask(port, "/api/predict?0")[0].status == 200
+
+
+def test_a_large_body_may_take_its_time_as_long_as_it_comes(port):
+    size = READ_AHEAD * 5
+    with connect(port) as sock:
+        sock.send(head(size))
+        began = time.monotonic()
+        for _ in range(10):
+            time.sleep(0.1)
+            sock.send(b"x" * (size // 10))
+        assert time.monotonic() - began > 0.9
+        assert read_answer(sock)[1] == b"%d" % size
 
 
 def test_requests_sent_together_are_answered_each(port):

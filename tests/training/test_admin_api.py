@@ -100,7 +100,7 @@ def test_much_evidence_is_left_to_a_job(admin, ask, judge, monkeypatch):
     response = admin.post(CURATE, {}, format="json")
     assert response.status_code == 202
     assert jobs.run(response.json()["job"]) == "succeeded"
-    assert Job.objects.get().result["loaded"] == 1
+    assert Job.objects.get(kind="curate").result["loaded"] == 1
 
 
 def test_a_waiting_job_is_cancelled_and_a_finished_one_not(admin, mood):

@@ -37,6 +37,16 @@ def test_an_import_prints_what_the_file_is_and_what_became_of_it(mood, rows):
     assert "2 loaded (0 wait for review), 0 already there" in printed
 
 
+def test_what_is_said_of_a_file_counts(mood, rows):
+    words = ["import_dataset", str(rows), "--classifier", "mood"]
+    assert "1 rows left out by their label: weird 1." in run(*words, "--unknown-labels", "drop")
+    assert "1 loaded" in run(*words, "--map", "weird=calm")
+    with pytest.raises(CommandError, match="have labels that the classifier does not have"):
+        run(*words, "--unknown-labels", "refuse")
+    with pytest.raises(CommandError, match="FOUND=LABEL"):
+        run(*words, "--map", "weird")
+
+
 def test_a_mere_analysis_loads_nothing(mood, rows):
     assert "3 rows, 2 good" in run("import_dataset", str(rows), "--classifier", "mood", "--analyse-only")
     assert not TrainingDataItem.objects.exists()
@@ -103,6 +113,21 @@ def test_review_asks_item_by_item(mood, waiting, rami, monkeypatch):
     assert "'what?' is neither a choice nor a label." in printed
     assert "2 decided, 1 still wait." in printed
     assert TrainingDataItem.objects.filter(label="calm", status="approved").exists()
+
+
+def test_review_takes_the_queue_of_the_desk_skips_and_undoes(mood, waiting, rami, monkeypatch):
+    from training.models import Review, ReviewSkip
+
+    TrainingDataItem.objects.filter(pk=waiting[2].pk).update(priority=0.9, why="unsure")
+    answers = iter(["r", "u", "a", "s", "u", "sad", "q"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    printed = run("review", "mood", "--as", "rami")
+    assert printed.index("text: three") < printed.index("text: one")
+    assert "why here: the model was unsure" in printed
+    assert printed.count("text: three") == 3
+    assert ReviewSkip.objects.get().item == waiting[0]
+    assert list(Review.objects.values_list("item", "label")) == [(waiting[2].pk, "sad")]
+    assert "1 decided, 2 still wait." in printed
 
 
 def test_review_needs_somebody_to_review(mood, waiting):

@@ -26,7 +26,7 @@ def test_a_good_rating_confirms_and_a_correction_proposes(ask, judge):
     judge(ask("a sunny day"), rating=5)
     judge(ask("a rainy day"), rating=1, correct_label="sad")
     stats = curate()
-    assert stats.keys() == KEYS | {"reasons"}
+    assert stats.keys() == KEYS | {"reasons", "shares"}
     assert (stats["extracted"], stats["loaded"], stats["approved"]) == (2, 2, 2)
     assert items(label="glad", origin="confirmed", status="approved").get().fields == {"text": "a sunny day"}
     corrected = items(label="sad", origin="corrected", status="approved").get()

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from kalimtak.core import jobs
-from kalimtak.core.errors import InvalidInput, NotAllowed
+from kalimtak.core.errors import Conflict, InvalidInput, NotAllowed
 from registry.models import Classifier
 from training import services
 from training.models import Dataset, Review, TrainingDataItem
 
+NOTHING = dict.fromkeys(("loaded", "duplicates", "for_review", "refused_before", "held_out"), 0)
 pytestmark = pytest.mark.django_db
 
 
@@ -41,7 +42,14 @@ def test_labelled_rows_are_approved_items(load):
 def test_loading_again_changes_nothing(load):
     content = gzip.compress(b"text,label\nsunny,glad\nrain,sad\nSUNNY ,glad\n")
     first = load(content, "rows.csv.gz")
-    assert first.report["outcome"] == {"loaded": 2, "duplicates": 1, "for_review": 0, "refused_before": 0}
+    assert first.report["outcome"] == {
+        "loaded": 2,
+        "duplicates": 1,
+        "for_review": 0,
+        "refused_before": 0,
+        "pii_redacted": 0,
+        "held_out": 0,
+    }
     before = list(items().values())
     assert services.dataset_load(first).report["outcome"]["loaded"] == 0
     assert load(content, "rows.csv.gz").report["outcome"]["duplicates"] == 3
@@ -147,7 +155,14 @@ def test_an_interrupted_load_goes_on_where_it_stopped(mood, tmp_path):
     assert (dataset.state, items().count()) == ("failed", 1_000)
     loaded = services.dataset_load(dataset)
     assert loaded.rows == 1_200
-    assert loaded.report["outcome"] == {"loaded": 1_200, "duplicates": 0, "for_review": 0, "refused_before": 0}
+    assert loaded.report["outcome"] == {
+        "loaded": 1_200,
+        "duplicates": 0,
+        "for_review": 0,
+        "refused_before": 0,
+        "pii_redacted": 0,
+        "held_out": 0,
+    }
 
 
 def test_the_job_loads_and_trains_afterwards(mood):
@@ -205,3 +220,128 @@ def test_an_import_whose_process_must_end_goes_on_in_the_next(mood):
     assert job.attempt == 0
     assert jobs.run(job.pk) == "succeeded"
     assert items().count() == 20
+
+
+# What a person says of a file ------------------------------------------------------------------------------------
+
+
+def test_labels_the_classifier_lacks_are_mapped_left_out_or_refused(load):
+    body = "text,label\na,glad\nb,happy\nc,junk\nd,odd\n"
+    mapped = load(body, options={"labels": {"happy": "glad", "junk": ""}})
+    assert dict(items().values_list("fields__text", "label")) == {"a": "glad", "b": "glad"}
+    assert mapped.report["dropped"] == {"junk": 1}
+    assert mapped.report["errors"] == [{"line": 5, "reason": "Unknown label 'odd'."}]
+    dropped = load("text,label\ne,glad\nf,odd\n", options={"unknown_labels": "drop"})
+    assert (dropped.report["dropped_count"], dropped.report["error_count"]) == (1, 0)
+    with pytest.raises(InvalidInput, match="1 rows of rows"):
+        load("text,label\ng,glad\nh,odd\n", options={"unknown_labels": "refuse"})
+    assert not items(fields__text="g").exists()
+
+
+def test_the_split_column_can_be_named(load):
+    load("text,label,part\nc,glad,dev\n", options={"split_field": "part"})
+    assert items().get().split == "valid"
+
+
+def test_every_bad_row_is_in_a_file_of_the_store(load):
+    from registry import store
+
+    bad = "".join(f"text {number},=odd\n" for number in range(150))
+    dataset = load(f"text,label\nsunny,glad\n{bad}")
+    assert len(dataset.report["errors"]) == 100
+    lines = store.dataset_path(dataset.report["errors_file"]).read_text().splitlines()
+    assert lines[:2] == ["line,reason", "3,Unknown label '=odd'."]
+    assert len(lines) == 151
+
+
+def test_personal_data_is_counted_and_replaced_where_one_asks_for_it(load):
+    body = "text,label\nwrite to anna@example.org,glad\nrain,sad\n"
+    found = load(body).report["personal"]
+    assert (found["looked_at"], found["rows"], found["kinds"]) == (2, 1, {"EMAIL": 1})
+    dataset = load(body.replace("write", "post"), options={"redact": True})
+    assert dataset.report["outcome"]["pii_redacted"] == 1
+    assert "anna" not in items(dataset=dataset).get().fields["text"]
+
+
+def test_an_option_that_is_none_is_refused(load):
+    with pytest.raises(InvalidInput, match="encoding"):
+        load("text,label\na,glad\n", options={"encoding": "utf-7"})
+    with pytest.raises(InvalidInput, match="unknown_labels"):
+        load("text,label\na,glad\n", options={"unknown_labels": "guess"})
+
+
+def test_a_load_that_goes_on_passes_over_the_chunks_it_has(mood, tmp_path, django_assert_max_num_queries):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {number},glad\n" for number in range(5_000)))
+    dataset = services.dataset_add(mood, source=path, name=path.name, actor="olga")
+
+    def cancel(fraction, note):
+        if "loaded 4,500" in note:
+            raise jobs.JobCancelled
+
+    with pytest.raises(jobs.JobCancelled):
+        services.dataset_load(dataset, progress=cancel)
+    dataset.refresh_from_db()
+    assert dataset.checkpoint["chunks"] == 9
+    with django_assert_max_num_queries(30):
+        services.dataset_load(dataset)
+    assert (dataset.rows, dataset.checkpoint) == (5_000, {})
+
+
+def test_other_options_begin_anew(mood, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {number},glad\n" for number in range(700)))
+    dataset = services.dataset_add(mood, source=path, name=path.name, actor="olga")
+
+    def cancel(fraction, note):
+        if "loaded 500" in note:
+            raise jobs.JobCancelled
+
+    with pytest.raises(jobs.JobCancelled):
+        services.dataset_load(dataset, progress=cancel)
+    dataset.options = {**dataset.options, "unknown_labels": "drop"}
+    loaded = services.dataset_load(dataset)
+    assert loaded.report["outcome"]["duplicates"] == 500
+    assert loaded.rows == 700
+
+
+# Roles -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_golden_data_set_holds_its_rows_out_until_it_is_golden_no_more(load, mood):
+    load("text,label\nz,glad\n", role="golden")
+    dataset = load("text,label\na,glad\nb,sad\n")
+    assert services.dataset_role_preview(dataset, "golden") == (2, 3, 0)
+    services.dataset_role_set(dataset, "golden", actor="olga")
+    assert set(items(dataset=dataset).values_list("split", flat=True)) == {"test"}
+    assert services.dataset_role_preview(dataset, "rehearsal") == (2, 1, 0)
+    services.dataset_role_set(dataset, "rehearsal", actor="olga")
+    dataset.refresh_from_db()
+    assert dataset.role == "rehearsal"
+    assert set(items(dataset=dataset).values_list("split", flat=True)) == {"train"}
+
+
+def test_a_role_that_holds_out_what_versions_learnt_says_how_many(trained_mood, taught_mood):
+    dataset = Dataset.objects.create(classifier=taught_mood, name="x.csv", origin="upload", state="ready")
+    items(classifier=taught_mood).update(dataset=dataset)
+    assert services.dataset_role_preview(dataset, "golden").learnt == 1
+
+
+def test_a_data_set_that_is_being_loaded_keeps_its_role(mood):
+    dataset = services.dataset_add(mood, source=io.BytesIO(b"x"), name="a.csv", actor="olga", then="none", ring=False)
+    with pytest.raises(Conflict, match="being loaded"):
+        services.dataset_role_set(dataset, "golden", actor="olga")
+
+
+def test_a_preview_says_how_the_file_would_be_read(mood):
+    raw = "texte;label;x\ncafé;glad;1\nmoon;weird;2\n".encode("utf-16")
+    dataset = services.dataset_add(mood, source=io.BytesIO(raw), name="rows.csv", actor="olga")
+    preview = services.dataset_preview(dataset)
+    source = preview.source
+    assert (source.kind, source.encoding, source.delimiter) == ("csv", "utf-16", ";")
+    assert preview.rows == [["2", "café", "glad", "1"], ["3", "moon", "weird", "2"]]
+    assert preview.columns.inputs == ("texte",)
+    assert (preview.labels, preview.unknown) == ({"glad": 1}, {"weird": 1})
+    wrong = services.dataset_preview(dataset, {"label_field": "nope"})
+    assert wrong.columns is None
+    assert "no column 'nope'" in wrong.refusal

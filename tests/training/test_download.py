@@ -2,14 +2,16 @@
 
 import http.server
 import io
+import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 
 from kalimtak.core.errors import InvalidInput, TooLarge
-from training.download import download, is_public
+from training.download import download, is_public, public_address
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,24 @@ def server(tmp_path_factory):
             if self.path == "/moved.csv":
                 self.send_response(302)
                 self.send_header("Location", "https://127.0.0.1/secret")
+                self.end_headers()
+                return
+            if self.path == "/drip.csv":
+                self.send_response(200)
+                self.end_headers()
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+                return
+            if self.path == "/cut.csv":
+                self.send_response(200)
+                self.send_header("Content-Length", "5000")
+                self.end_headers()
+                self.wfile.write(b"text,label\n")
+                return
+            if self.path == "/large.csv":
+                self.send_response(200)
+                self.send_header("Content-Length", str(10**12))
                 self.end_headers()
                 return
             self.send_response(200)
@@ -80,6 +100,53 @@ def test_a_redirect_is_not_followed(fetch):
 def test_the_size_cap_holds_without_an_announced_length(fetch):
     with pytest.raises(TooLarge):
         fetch("https://data.example/rows.csv", limit=1_000)
+
+
+def test_a_file_that_says_it_is_too_large_is_not_begun(fetch):
+    with pytest.raises(TooLarge):
+        fetch("https://data.example/large.csv")
+
+
+def test_a_file_that_is_cut_off_is_refused(fetch):
+    with pytest.raises(InvalidInput, match="cut off"):
+        fetch("https://data.example/cut.csv")
+
+
+def test_a_host_that_sends_a_byte_now_and_then_is_left_at_the_deadline(fetch, monkeypatch):
+    monkeypatch.setattr("training.download.DEADLINE_SECONDS", 0.6)
+    started = time.monotonic()
+    with pytest.raises(InvalidInput, match="took over"):
+        fetch("https://data.example/drip.csv")
+    assert time.monotonic() - started < 5
+
+
+def test_a_name_that_points_elsewhere_after_the_check_is_not_asked_again(fetch, monkeypatch):
+    """DNS rebinding: what was looked up and checked is what is connected to."""
+    asked = []
+
+    def look_up(host, port, *args, **values):
+        asked.append(host)
+        raise AssertionError("the name was looked up once more")
+
+    monkeypatch.setattr("training.download.socket.getaddrinfo", look_up)
+
+    def connect(address, *args, **values):
+        assert address[0] == "127.0.0.1"
+        sock = socket.socket()
+        sock.connect(address)
+        return sock
+
+    monkeypatch.setattr("training.download.socket.create_connection", connect)
+    assert fetch("https://data.example/rows.csv")[0] == 1_100
+    assert asked == []
+
+
+@pytest.mark.parametrize("addresses", [["93.184.216.34", "10.0.0.1"], ["169.254.169.254"], ["::ffff:127.0.0.1"], []])
+def test_one_private_address_among_a_hosts_is_one_too_many(monkeypatch, addresses):
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
+    monkeypatch.setattr("training.download.socket.getaddrinfo", lambda *args, **values: found)
+    with pytest.raises(InvalidInput, match="no public address"):
+        public_address("data.example", 443)
 
 
 def test_the_certificate_must_be_the_hosts(fetch):

@@ -9,9 +9,10 @@ from training.etl import Record
 from training.etl.clean import clean
 from training.etl.conflicts import mark_conflicts
 from training.etl.content import blocked_word, filter_content
-from training.etl.diversity import SetCounts, cap_labels, cap_sources
+from training.etl.diversity import SetCounts, cap_domains, cap_labels, cap_sources, shares
+from training.etl.domains import Domains, find_domains, mark_domains
 from training.etl.duplicates import content_hash, drop_duplicates
-from training.etl.quality import score_quality
+from training.etl.quality import quality_of, score_quality, script_of, usual_scripts
 
 RECORD = Record(fields=("a fine day",), label="glad", origin="confirmed", source="key:carla", trusted=True, rating=5)
 
@@ -92,3 +93,84 @@ def test_a_source_over_its_share_waits_but_may_always_give_a_few():
     large = cap_sources(records, SetCounts({"glad": 100}, {"key:carla": 2}), 0.1)
     assert sum(not kept.doubts for kept in large.kept) == 8
     assert large.kept[-1].doubts[0].kind == "over_share"
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "score"),
+    [
+        ("a fine day", {}, 1.0),
+        ("a fine day", {"rating": 4}, 0.9),
+        ("a fine day", {"rating": 4, "origin": "corrected"}, 1.0),
+        ("a fine day", {"confidence": 0.5}, 0.85),
+        ("a fine day", {"confidence": 0.0, "origin": "corrected"}, 1.0),
+        ("a fine day", {"confidence": 0.0, "agreeing": 2}, 0.8),
+        ("a fine day", {"confidence": 0.0, "agreeing": 99}, 1.0),
+        ("fine", {}, 0.8),
+        ("fine", {"rating": 4, "confidence": 0.0}, 0.4),
+        ("12 !! ??", {}, 0.8),
+        ("!! ??", {}, 0.2),
+        ("la " * 20, {}, 0.25),
+        ("word " + "1234567890 " * 5, {}, 0.7),
+        ("many " * 3 + " ".join(f"word{number}" for number in range(2_001)), {}, 0.8),
+        ("يوم جميل", {}, 0.8),
+    ],
+)
+def test_quality_is_the_documented_sum(text, values, score):
+    assert quality_of(record(text, **values), {"LATIN"})[0] == pytest.approx(score)
+
+
+def test_a_rare_script_lowers_the_score_only_where_scripts_are_known():
+    assert quality_of(record("يوم جميل"))[0] == 1.0
+    assert script_of("12 يوم") == "ARABIC"
+    assert script_of("12") == ""
+    texts = ["a day"] * 98 + ["يوم"] * 2
+    assert usual_scripts(texts) == {"LATIN", "ARABIC"}
+    assert usual_scripts(texts + ["a day"] * 200) == {"LATIN"}
+    assert usual_scripts(["a day"]) == frozenset()
+
+
+def test_the_remark_names_what_lowers_the_score_most():
+    assert quality_of(record("la " * 20, rating=4))[1] == "It repeats the same words."
+
+
+def test_a_domain_with_twice_its_share_takes_no_more_praise():
+    counts = SetCounts({"glad": 300}, {}, {"money": 200, "food": 20, "music": 20, "garden": 20, "": 400})
+    given = [record(domain="money"), record(domain="money", origin="corrected"), record(domain="food"), record()]
+    step = cap_domains(given, counts)
+    assert [kept.domain for kept in step.kept] == ["money", "food", ""]
+    assert step.dropped[0].reason == "'money' already has 200 of 260 items."
+    assert step.dropped[0].kind == "over_domain"
+
+
+def test_a_small_set_or_a_single_domain_caps_none():
+    for domains in ({"money": 9, "food": 1}, {"money": 900}, {"money": 900, "": 1}, {}):
+        assert not cap_domains([record(domain="money")], SetCounts({"glad": 9}, {}, domains)).dropped
+
+
+def test_shares_are_told_before_and_after_the_greatest_first():
+    told = shares({"a": 1, "b": 3}, {"a": 9, "b": 3, "c": 0})
+    assert told == {"a": [0.25, 0.75], "b": [0.75, 0.25], "c": [0.0, 0.0]}
+    many = shares({}, {f"source {number:02}": 1 for number in range(20)})
+    assert len(many) == 13
+    assert many["others"] == [0.0, 0.4]
+    assert shares({}, {}) == {}
+
+
+SUBJECTS = ("refund invoice payment", "airport luggage flight", "pasta cheese salad", "guitar concert album")
+SUBJECTS += ("football trophy referee", "tulips watering compost", "teacher homework lesson", "doctor fever tablet")
+
+
+def test_domains_are_the_same_for_the_same_sample_and_read_back():
+    texts = [f"{SUBJECTS[number % 8]} thing{number % 7}" for number in range(320)]
+    found = find_domains(texts)
+    assert found is not None
+    assert found == find_domains(texts)
+    assert len({found.of([subject]) for subject in SUBJECTS}) == 8
+    assert Domains.from_dict(found.to_dict()) == found
+    assert mark_domains([record("an INVOICE came")], found)[0].domain == found.of(["refund"])
+    assert found.of(["xyzzy"]) == ""
+
+
+def test_too_few_texts_or_words_make_no_domains():
+    assert find_domains(["a fine day"] * 50) is None
+    assert find_domains(["x"] * 500) is None

@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 
+from training.exporters import write_rows
 from training.importers import ImportRefused, Limits, chunks, open_source
 
 
@@ -38,6 +39,8 @@ CSV = "text,label\nhello,a\nbye,b\n"
         ("rows.csv", "\ufeff" + CSV),
         ("rows.csv", CSV.replace(",", ";")),
         ("rows.csv", CSV.replace("\n", "\r\n")),
+        ("rows.csv", CSV.encode("utf-16")),
+        ("rows.csv.gz", gzip.compress(CSV.encode("utf-16"))),
         ("rows.csv.gz", gzip.compress(CSV.encode())),
         ("rows.tsv", CSV.replace(",", "\t")),
         ("rows.jsonl", '{"text": "hello", "label": "a"}\n\n{"label": "b", "text": "bye"}\n'),
@@ -105,7 +108,7 @@ def test_metadata_of_a_json_file_is_kept(write):
         ("rows.csv.gz", CSV, "not gzipped"),
         ("rows.csv.gz", gzip.compress(gzip.compress(b"a")), "is gzip by its content"),
         ("rows.csv.gz", gzip.compress(CSV.encode() * 9999)[:-20], "damaged"),
-        ("rows.csv", CSV.encode("utf-16"), "UTF-16"),
+        ("rows.csv", CSV.encode("utf-16")[:-1], "not UTF-16"),
         ("rows.csv", b"text,label\nok,a\ncaf\xe9,b\n", "Line 3 of rows.csv is not UTF-8 (byte 0xe9)"),
         ("rows.csv", b"te\x00xt,label\n", "no text file"),
         ("rows.csv", "a,a\n1,2\n", "more than one column 'a'"),
@@ -132,3 +135,31 @@ def test_an_endless_line_is_an_error_of_its_own(write):
     rows, errors = read(write("rows.csv", f"text,label\n{'x' * 5_000},a\nshort,b\n"), Limits(line=1_000))
     assert rows == {3: ["short", "b"]}
     assert errors == {2: "The line is over 1000 bytes."}
+
+
+def test_a_file_of_an_older_encoding_is_read_where_it_is_named(write):
+    path = write("rows.csv", "text,label\ncafé,a\n".encode("cp1252"))
+    source = open_source(path, path.name, encoding="cp1252")
+    assert source.sample.loc[2].tolist() == ["café", "a"]
+    with pytest.raises(ImportRefused, match="is not UTF-8"):
+        open_source(path, path.name)
+    with pytest.raises(ImportRefused, match="not an encoding that is read here"):
+        open_source(path, path.name, encoding="utf-7")
+
+
+def test_a_stray_byte_of_a_named_encoding_is_refused(write):
+    path = write("rows.csv", b"text,label\nok,a\n\x81,b\n")
+    with pytest.raises(ImportRefused, match="not Windows-1252"):
+        read_as(path, "cp1252")
+
+
+def read_as(path, encoding):
+    return list(chunks(open_source(path, path.name, encoding=encoding)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("text", ["=1+1", "-x", "'=1", "''+x", "'tis", "＝x", "@a", "a,b\nc", "مرحبا"])
+def test_what_is_exported_comes_back_as_it_was(tmp_path, kind, text):
+    path = tmp_path / f"out.{kind}"
+    assert write_rows(path, ["text", "label"], [{"text": text, "label": "a"}]) == 1
+    assert list(read(path)[0].values()) == [[text, "a"]]

@@ -12,7 +12,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldBooleanWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanWidget
 
 from interactions.admin import snippet
 from kalimtak.core import jobs
@@ -30,7 +30,11 @@ from kalimtak.core.errors import KalimtakError
 from registry.labels import NOTHING, SEPARATOR
 from registry.models import Classifier
 from training import services
-from training.admin.review import ReviewDesk, why
+from training.admin.agreement import AgreementPage
+from training.admin.beside import why
+from training.admin.relabel import RelabelForm
+from training.admin.review import ReviewDesk
+from training.admin.waiting import WaitingList
 from training.models import Review, TrainingDataItem
 
 VERDICTS = Review.Verdict
@@ -110,33 +114,14 @@ class ItemPanel(Panel):
         return {"item": obj, "why": why(obj), "reviews": obj.reviews.select_related("reviewer")}
 
 
-class RelabelForm(forms.Form):
-    """One label for all, or of a multi-label classifier any number of them."""
-
-    def __init__(self, *args: Any, classifier: Classifier, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        choices = [(label, label) for label in classifier.labels]
-        self.fields["label"] = (
-            forms.MultipleChoiceField(
-                label=_("New labels"),
-                choices=choices,
-                required=False,
-                widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-                help_text=_("None chosen: none of the labels is right."),
-            )
-            if classifier.multi_label
-            else forms.ChoiceField(label=_("New label"), choices=choices, widget=UnfoldAdminSelectWidget())
-        )
-
-
 @admin.register(TrainingDataItem)
-class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
+class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyModelAdmin):
     list_display = ["text", "label_shown", "status_shown", "reason", "origin", "split", "classifier", "created"]
     list_filter = ["classifier", "status", LabelFilter, "origin", "split", "selected"]
     list_select_related = ["classifier"]
     search_fields = ["=id", "=source", "=content_hash"]
     ordering = ["-pk"]
-    actions = ["approve_selected", "reject_selected", "relabel_selected"]
+    actions = ["approve_selected", "reject_selected", "relabel_selected", "release_selected", "discard_selected"]
     panels = [ItemPanel()]
     confirmed_actions = [CurateNow()]
     empty_text = _("Nothing to learn from yet. Load a data set, or collect feedback and press “Curate now”.")
@@ -146,7 +131,7 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
             _("In training"),
             {"fields": ["split", "selected", "weight", "quality", "domain", "decided_at", "created_at"]},
         ),
-        (_("Identity"), {"fields": ["content_hash"]}),
+        (_("Identity"), {"fields": ["content_hash", "cluster"]}),
     ]
 
     def get_urls(self) -> list[URLPattern]:
@@ -169,6 +154,20 @@ class TrainingDataItemAdmin(ReviewDesk, ReadOnlyModelAdmin):
     @admin.action(description=_("Relabel the selected items…"), permissions=["review"])
     def relabel_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         return self.ask_label(request, queryset)
+
+    @admin.action(description=_("Release the selected items from quarantine"), permissions=["review"])
+    def release_selected(self, request: HttpRequest, queryset: Any) -> None:
+        count = services.quarantine_release(queryset, reviewer=request.user)
+        told = ngettext(
+            "%d item was released and waits for review.", "%d items were released and wait for review.", count
+        )
+        messages.success(request, told % count)
+
+    @admin.action(description=_("Reject the selected items in quarantine"), permissions=["review"])
+    def discard_selected(self, request: HttpRequest, queryset: Any) -> None:
+        count = services.quarantine_reject(queryset, reviewer=request.user)
+        told = ngettext("%d item in quarantine was rejected.", "%d items in quarantine were rejected.", count)
+        messages.success(request, told % count)
 
     def judge(self, request: HttpRequest, queryset: Any, verdict: str, label: str = "") -> None:
         try:

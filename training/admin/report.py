@@ -20,9 +20,41 @@ def report_context(report: Mapping[str, Any]) -> dict[str, Any]:
         "labels": bars(dict(list(labels.items())[:LABELS_DRAWN])),
         "labels_left": max(0, len(labels) - LABELS_DRAWN),
         "lengths": _lengths(report),
+        **_bad_rows(report),
+        "unknown": list(report["unknown_labels"].items()),
+        "dropped": list(report.get("dropped", {}).items()),
+        "personal": report.get("personal", {}),
+    }
+
+
+def log_context(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Template context of the report on a log of past interactions."""
+    if not report:
+        return {}
+    outcome = report.get("outcome", {})
+    names = {
+        "recorded": _("Interactions recorded"),
+        "repeated": _("Already there"),
+        "feedback": _("Feedback recorded"),
+        "changed": _("Feedback changed"),
+    }
+    return {
+        "report": report,
+        "facts": [
+            (_("Rows"), f"{report['rows']:,}"),
+            (_("Corrections"), f"{report['corrected']:,}"),
+            *((names[name], f"{count:,}") for name, count in outcome.items() if name in names),
+        ],
+        "ratings": bars(report["ratings"]),
+        "labels": bars(dict(list(report["labels"].items())[:LABELS_DRAWN])),
+        **_bad_rows(report),
+    }
+
+
+def _bad_rows(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "errors": sorted(report["errors"], key=lambda error: error["line"])[:ERRORS_SHOWN],
         "errors_left": max(0, report["error_count"] - ERRORS_SHOWN),
-        "unknown": list(report["unknown_labels"].items()),
     }
 
 
@@ -41,6 +73,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         (_("Label column"), fields["label"] or "–"),
         (_("Rows"), f"{report['rows']:,}"),
         (_("Usable"), f"{report['good']:,}"),
+        (_("Left out by their label"), f"{report.get('dropped_count', 0):,}"),
         (_("The same text again"), f"{report['duplicates']:,}"),
         (_("The same text, another label"), f"{report['conflicts']:,}"),
         (_("Scripts"), _mix(report["scripts"])),
@@ -51,6 +84,8 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         "duplicates": _("Already there"),
         "for_review": _("Sent to review"),
         "refused_before": _("Rejected before"),
+        "pii_redacted": _("Personal data replaced"),
+        "held_out": _("Copies of held-out texts"),
     }
     return facts + [(names[name], f"{count:,}") for name, count in outcome.items() if name in names]
 

@@ -21,7 +21,7 @@ from registry.admin.figures import figure
 from registry.families import FAMILIES
 from training import services
 from training.history import EpochRow, epoch_rows
-from training.models import DatasetSnapshot, TrainingDataItem, TrainingRun
+from training.models import TrainingDataItem, TrainingRun
 
 STATUS = TrainingDataItem.Status
 BEST = "eval_macro_f1"
@@ -260,25 +260,3 @@ class TrainingRunAdmin(ReadOnlyModelAdmin):
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, run: TrainingRun) -> Any:
         return when(run.created_at)
-
-
-@admin.register(DatasetSnapshot)
-class DatasetSnapshotAdmin(ReadOnlyModelAdmin):
-    list_display = ["digest_shown", "classifier", "sizes", "created"]
-    list_filter = ["classifier"]
-    list_select_related = ["classifier"]
-    fields = ["classifier", "digest", "golden_digest", "counts", "replay_share", "created_at"]
-    empty_text = _("Every run freezes what it sees; none has started yet.")
-
-    @admin.display(description=_("digest"))
-    def digest_shown(self, snapshot: DatasetSnapshot) -> str:
-        return snapshot.digest[:12]
-
-    @admin.display(description=_("training · validation · golden"))
-    def sizes(self, snapshot: DatasetSnapshot) -> str:
-        splits = (snapshot.counts.get(split, {}) for split in TrainingDataItem.Split.values)
-        return " · ".join(str(sum(counts.values())) for counts in splits)
-
-    @admin.display(description=_("frozen"), ordering="created_at")
-    def created(self, snapshot: DatasetSnapshot) -> Any:
-        return when(snapshot.created_at)

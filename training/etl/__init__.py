@@ -3,11 +3,13 @@
 A step takes records and returns those it kept and those it dropped, each drop with a sentence. A doubt does not drop a
 record: it sends it to a reviewer. Only `extract` and `load` touch rows.
 
-    extract → clean → duplicates → content → conflicts → quality → diversity → load
+    extract → clean → trust → duplicates → held_out → content → conflicts → quality → domains → diversity →
+    near_duplicates → load
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal, Self
 from uuid import UUID
 
@@ -28,7 +30,10 @@ class Record:
     """One piece of evidence that `fields` (in the classifier's order) deserve `label`.
 
     `source` is who said so; `trusted` says it came with a key or a staff session. `feedback_id` or `item_id` names the
-    row it comes from. `doubts` send it to a reviewer. `redactions` counts personal data taken out.
+    row it comes from. `doubts` send it to a reviewer. `redactions` counts personal data taken out. `confidence` is the
+    answer's, where there was one; `agreeing` counts the sources that say the same, with this one; `given_at` is when it
+    was said. `domain` is what the text is about ("": not told). `skeletons` are the texts as they are compared
+    (`training.etl.folding`), `keys` and `cluster` are for near-duplicates.
     """
 
     fields: Fields
@@ -41,8 +46,15 @@ class Record:
     item_id: int | None = None
     interaction_id: UUID | None = None
     content_hash: str = ""
+    skeletons: Fields = ()
+    keys: tuple[int, ...] = ()
+    cluster: int | None = None
     redactions: int = 0
     quality: float = 1.0
+    domain: str = ""
+    confidence: float | None = None
+    agreeing: int = 1
+    given_at: datetime | None = None
     doubts: tuple[Doubt, ...] = ()
 
     @property
@@ -56,11 +68,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A record that was left out. `kind` groups drops in statistics, `reason` is the sentence for people."""
+    """A record that was left out. `kind` groups drops in statistics, `reason` is the sentence for people.
+
+    `twin` is the record that stays in its place, where that has no item yet: its id goes where `{twin}` stands.
+    """
 
     record: Record
     kind: str
     reason: str
+    twin: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
 """Keeping coarse language out of what is learnt from praise alone. Pure.
 
-The word lists lie in `blocked_words/`, one file per language. Words are compared as skeletons, so that accents,
-look-alike characters, digits for letters, stretched letters and separators between letters hide nothing; only whole
-words count. Compare Unicode Technical Standard 39, section 4, on confusable skeletons.
+Shipped word lists lie in `blocked_words/`, one file per language; staff add words and allow others (`BlockedWord`).
+Words are compared as skeletons, so that accents, look-alike characters of other scripts, digits for letters, stretched
+letters and separators between letters hide nothing; only whole words count, or beginnings where the list writes
+`word*`. Compare Unicode Technical Standard 39, section 4, on confusable skeletons.
+
+One pass over a text: each token is looked up in a table of tokens judged before, as most are common words.
 """
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from registry.text import prepare
 from training.etl import Dropped, Record, Step
 
 FOLDER = Path(__file__).parent / "blocked_words"
@@ -19,11 +21,23 @@ FOLDER = Path(__file__).parent / "blocked_words"
 OFFENCE_LABELS = frozenset(
     {"abuse", "abusive", "hate", "hateful", "insult", "obscene", "offensive", "profanity", "threat", "toxic"}
 )
+LEAST_LETTERS = 2  # of a listed word
+STEM = "*"
+_REMEMBERED = 100_000  # tokens, some 10 MB
 
-_LOOK_ALIKES = str.maketrans("@$!|0134578аеорсхукіѕ", "asiioieastbaeopcxykis")
-_ARABIC = str.maketrans("أإآىة", "ااايه")
-_TOKEN = re.compile(r"[\w@$!|]+")
+# What is written for Latin letters: signs and digits, then Cyrillic and Greek letters that look like them.
+_LOOK_ALIKES = str.maketrans(
+    "@$!|€£013456789" + "авсегикмнопртухуѕіјԁԛѡһ" + "αβγεηικνορτυχ",
+    "asiieloieasgtbg" + "abceruкmhonptyxysijdqwh".replace("к", "k") + "abyenikvoptux",
+)
+_ARABIC = str.maketrans("أإآىةؤئ", "ااايهوي")
+_ARABIC_PREFIXES = ("وال", "بال", "فال", "كال", "ال", "لل", "و", "ف", "ب", "يا")
+# Letters with their marks, and the signs that stand for letters.
+_MARKS = "\u0300-\u036f\u0610-\u061a\u0640\u064b-\u065f\u0670\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
+_TOKEN = re.compile(rf"[\w@$!|€*{_MARKS}]+")
+_SIGNS = re.compile(r"[!|*]+")
 _RUN = re.compile(r"(.)\1+")
+_LONG_RUN = re.compile(r"(.)\1{2,}")
 
 
 def judges_language(labels: Collection[str]) -> bool:
@@ -31,13 +45,17 @@ def judges_language(labels: Collection[str]) -> bool:
     return any(label.casefold() in OFFENCE_LABELS for label in labels)
 
 
-def filter_content(records: Sequence[Record], labels: Collection[str]) -> Step:
-    """Drop records with a blocked word; where a person named the label, leave it to a reviewer instead."""
+def filter_content(records: Sequence[Record], labels: Collection[str], words: "WordList | None" = None) -> Step:
+    """Drop records with a blocked word; where a person named the label, leave it to a reviewer instead.
+
+    `words` are the lists in force, by default those shipped.
+    """
     if judges_language(labels):
         return Step(records)
+    words = words or shipped_words()
     kept, dropped = [], []
     for record in records:
-        if not any(blocked_word(text) for text in record.fields):
+        if not any(words.first_in(text) for text in record.fields):
             kept.append(record)
         elif record.is_human_label:
             kept.append(record.doubted("inappropriate", "It holds a blocked word."))
@@ -47,46 +65,129 @@ def filter_content(records: Sequence[Record], labels: Collection[str]) -> Step:
 
 
 def blocked_word(text: str) -> str:
-    """The first blocked word in `text`, as its list writes it; "" where there is none."""
-    blocked = blocked_words()
-    return next((blocked[word] for word in _skeletons(text) if word in blocked), "")
+    """The first word of the shipped lists in `text`, as its list writes it; "" where there is none."""
+    return shipped_words().first_in(text)
+
+
+def word_problem(word: str) -> str:
+    """Why `word` cannot be listed; "" where it can."""
+    stem = word.removesuffix(STEM)
+    if not stem or STEM in stem or len(_TOKEN.findall(stem.casefold())) != 1:
+        return "One word, without blanks; an asterisk at its end stands for any ending."
+    if len(_skeleton(stem.casefold())) < LEAST_LETTERS:
+        return f"At least {LEAST_LETTERS} letters."
+    return ""
 
 
 @cache
-def blocked_words() -> dict[str, str]:
-    """{skeleton: word as listed} of all languages."""
-    words: dict[str, str] = {}
+def shipped_words() -> "WordList":
+    return WordList(shipped_lines())
+
+
+def shipped_lines() -> Iterator[str]:
+    """Every word of the files in `blocked_words/`."""
     for path in sorted(FOLDER.glob("*.txt")):
         for line in path.read_text(encoding="utf-8").splitlines():
-            word = line.partition("#")[0].strip()
+            if word := line.partition("#")[0].strip():
+                yield word
+
+
+class WordList:
+    """Blocked words but those allowed. `word*` stands for every word that begins so; an allowed word goes before it."""
+
+    def __init__(self, blocked: Iterable[str], allowed: Iterable[str] = ()) -> None:
+        self._allowed = {_skeleton(word.removesuffix(STEM).casefold()) for word in allowed}
+        self._words: dict[str, str] = {}
+        self._stems: dict[str, str] = {}
+        self._shortened: dict[str, str] = {}  # words with double letters, as people write them with single ones
+        for word in blocked:
+            self._add(word)
+        self._stem_lengths = sorted({len(stem) for stem in self._stems})
+        self._seen: dict[str, str] = {}
+
+    def _add(self, word: str) -> None:
+        skeleton = _skeleton(word.removesuffix(STEM).casefold())
+        if skeleton in self._allowed:
+            return
+        if word.endswith(STEM):
+            self._stems.setdefault(skeleton, word)
+            return
+        self._words.setdefault(skeleton, word)
+        shortened = _RUN.sub(r"\1", skeleton)
+        if len(shortened) > 4:  # "ass" is not "as"
+            self._shortened.setdefault(shortened, word)
+
+    def first_in(self, text: str) -> str:
+        """The first blocked word in `text`, as its list writes it; "" where there is none."""
+        seen, letters = self._seen, 0
+        tokens = _TOKEN.findall(text.casefold())
+        for token in tokens:
+            word = seen.get(token)
+            if word is None:
+                word = self._judge(token)
             if word:
-                words["".join(_skeletons(word))] = word
-    return words
+                return word
+            letters += len(token) == 1
+        return next(filter(None, map(self._judge, _spelled_out(tokens))), "") if letters > 2 else ""
+
+    def _judge(self, token: str) -> str:
+        """The listed word that `token` is, or ""; remembered for the next text."""
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        readings = [] if _skeleton(token) in self._allowed else _readings(token)
+        found = next(filter(None, map(self._listed, readings)), "")
+        self._seen[token] = found
+        return found
+
+    def _listed(self, reading: str) -> str:
+        if STEM in reading:
+            known = (self._words | self._stems).items()
+            return next((word for letters, word in known if _fits(letters, reading)), "")
+        if word := self._words.get(reading) or self._shortened.get(reading):
+            return word
+        stems = (self._stems.get(reading[:length]) for length in self._stem_lengths if length <= len(reading))
+        return next(filter(None, stems), "")
 
 
-def _skeletons(text: str) -> list[str]:
-    """The words of `text` as skeletons; single letters in a row count as one word, too."""
-    decomposed = unicodedata.normalize("NFKD", prepare(text).casefold())
-    bare = "".join(character for character in decomposed if not unicodedata.combining(character))
-    tokens = [_skeleton(token) for token in _TOKEN.findall(bare)]
-    return [*tokens, *_spelled_out(tokens)]
+def _readings(token: str) -> Iterator[str]:
+    """What a token may be meant to say: as it is, with stretched letters let go, without an Arabic prefix."""
+    skeleton = _skeleton(token)
+    yield skeleton
+    if _RUN.search(skeleton):
+        yield _LONG_RUN.sub(r"\1\1", skeleton)
+        yield _RUN.sub(r"\1", skeleton)
+    for prefix in _ARABIC_PREFIXES:
+        if skeleton.startswith(prefix) and len(skeleton) > len(prefix) + 2:
+            yield skeleton.removeprefix(prefix)
+    if any(map(token.strip("!*|").__contains__, "!*|")):  # signs between words, rather than for letters
+        yield from map(_skeleton, filter(None, _SIGNS.split(token)))
+
+
+def _fits(word: str, masked: str) -> bool:
+    """Whether `masked`, such as f*ck, may hide `word`: its first letter and half of all are shown."""
+    if len(word) != len(masked) or masked[0] == STEM or 2 * masked.count(STEM) > len(masked):
+        return False
+    return all(shown in (STEM, letter) for letter, shown in zip(word, masked, strict=True))
 
 
 def _skeleton(token: str) -> str:
-    token = token.strip("!").replace("_", "")
-    if any(character.isalpha() for character in token) or not token.isdigit():
-        token = token.translate(_LOOK_ALIKES)
-    return _RUN.sub(r"\1", token.translate(_ARABIC).removeprefix("ال"))
+    """Bare letters: no marks, look-alikes as what they look like. A number stays a number."""
+    if not token.isascii():
+        decomposed = unicodedata.normalize("NFKD", token)
+        token = "".join(c for c in decomposed if unicodedata.category(c) not in ("Mn", "Cf", "Lm")).translate(_ARABIC)
+    token = token.strip("!*").replace("_", "")
+    if not any(map(str.isalpha, token)) and not set(token) & set("@$"):
+        return token
+    return token.translate(_LOOK_ALIKES)
 
 
-def _spelled_out(tokens: Sequence[str]) -> list[str]:
+def _spelled_out(tokens: Sequence[str]) -> Iterator[str]:
     """Words written with something between their letters: `f o o`, `f.o.o`."""
-    joined, run = [], ""
+    run = ""
     for token in [*tokens, ""]:
         if len(token) == 1:
             run += token
             continue
         if len(run) > 2:
-            joined.append(_RUN.sub(r"\1", run))
+            yield run
         run = ""
-    return joined

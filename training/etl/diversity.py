@@ -1,23 +1,27 @@
-"""No single source and no single label may take over the set. Pure."""
+"""No single source, label or domain may take over the set. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from training.etl import Dropped, Record, Step
 
 SOURCE_LEAST = 5  # a source may always contribute so many, or a small set could never grow
-BALANCE_FROM = 200  # items below which no label is called over-represented
-BALANCE_FACTOR = 2.0  # times the fair share of a label
-BALANCE_MOST = 0.8  # of the set, for a label among two
+BALANCE_FROM = 200  # items below which no label or domain is called over-represented
+BALANCE_FACTOR = 2.0  # times the fair share of a label or domain
+BALANCE_MOST = 0.8  # of the set, for one among two
+SHARES_TOLD = 12  # of each kind; the rest is one entry
+OTHERS = "others"
 
 
 @dataclass(frozen=True)
 class SetCounts:
-    """What the approved set holds now: items per label, and items per source that were approved without a reviewer."""
+    """What the approved set holds now: items per label, per domain ("" where it was not told), and per source those
+    that were approved without a reviewer."""
 
     labels: Mapping[str, int]
     sources: Mapping[str, int]
+    domains: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -27,17 +31,37 @@ class SetCounts:
 def cap_labels(records: Sequence[Record], counts: SetCounts, classes: int) -> Step:
     """Drop mere confirmations of a label that already has twice its fair share.
 
-    They repeat what the model says most, and so make it say it more. Domains are not known, so labels stand for them.
+    They repeat what the model says most, and so make it say it more.
     """
-    per_label, kept, dropped = Counter(counts.labels), [], []
+    return _cap(records, counts.labels, classes, lambda record: record.label, "over_represented")
+
+
+def cap_domains(records: Sequence[Record], counts: SetCounts) -> Step:
+    """Drop mere confirmations of texts from a domain that already has twice its fair share.
+
+    Fair is among the domains that the set knows; texts whose domain nobody could tell are not capped.
+    """
+    known = {name: count for name, count in counts.domains.items() if name}
+    if len(known) < 2:
+        return Step(records)
+    return _cap(records, known, len(known), lambda record: record.domain, "over_domain")
+
+
+def _cap(
+    records: Sequence[Record], held: Mapping[str, int], classes: int, group_of: Callable[[Record], str], kind: str
+) -> Step:
+    counted, kept, dropped = Counter(held), [], []
+    total = counted.total()
     for record in records:
-        most = min(BALANCE_FACTOR / max(classes, 1), BALANCE_MOST) * per_label.total()
-        is_crowded = per_label.total() >= BALANCE_FROM and per_label[record.label] > most
+        group = group_of(record)
+        most = min(BALANCE_FACTOR / max(classes, 1), BALANCE_MOST) * total
+        is_crowded = bool(group) and total >= BALANCE_FROM and counted[group] > most
         if is_crowded and not record.is_human_label:
-            reason = f"{record.label!r} already has {per_label[record.label]} of {per_label.total()} items."
-            dropped.append(Dropped(record, "over_represented", reason))
+            dropped.append(Dropped(record, kind, f"{group!r} already has {counted[group]} of {total} items."))
             continue
-        per_label[record.label] += 1
+        if group:
+            counted[group] += 1
+            total += 1
         kept.append(record)
     return Step(kept, dropped)
 
@@ -57,3 +81,17 @@ def cap_sources(records: Sequence[Record], counts: SetCounts, share: float) -> S
             total += 1
             kept.append(record)
     return Step(kept)
+
+
+def shares(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, list[float]]:
+    """{name: [share before, share after]} of the set, 0 to 1, the greatest first; the smallest are one entry."""
+    total_before, total_after = max(sum(before.values()), 1), max(sum(after.values()), 1)
+    names = sorted(before.keys() | after.keys(), key=lambda name: (-after.get(name, 0), -before.get(name, 0), name))
+    told = {
+        name: [round(before.get(name, 0) / total_before, 4), round(after.get(name, 0) / total_after, 4)]
+        for name in names[:SHARES_TOLD]
+    }
+    if rest := names[SHARES_TOLD:]:
+        held = [sum(counts.get(name, 0) for name in rest) for counts in (before, after)]
+        told[OTHERS] = [round(held[0] / total_before, 4), round(held[1] / total_after, 4)]
+    return told

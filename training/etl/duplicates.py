@@ -3,20 +3,30 @@
 import hashlib
 from collections.abc import Collection, Sequence
 
-from registry.text import prepare
 from training.etl import Dropped, Fields, Record, Step
+from training.etl.folding import comparable, skeleton
 
 Known = Collection[tuple[str, str]]
 
 
 def content_hash(fields: Sequence[str]) -> str:
-    """SHA-256 over the normalised fields: as the models read them, case and white space folded, joined by U+001F."""
-    return hashlib.sha256("\x1f".join(normalise(fields)).encode()).hexdigest()
+    """SHA-256 over the fields in the form in which texts are compared (`training.etl.folding`), joined by U+001F."""
+    return hash_of(normalise(fields))
+
+
+def hash_of(comparable_fields: Fields) -> str:
+    """The content hash of fields that are in that form already."""
+    return hashlib.sha256("\x1f".join(comparable_fields).encode()).hexdigest()
 
 
 def normalise(fields: Sequence[str]) -> Fields:
-    """What of the texts tells them apart. `prepare` has already folded the white space."""
-    return tuple(prepare(text).casefold() for text in fields)
+    """What of the texts tells them apart."""
+    return tuple(comparable(text) for text in fields)
+
+
+def skeletons(fields: Sequence[str]) -> Fields:
+    """The same without punctuation: what near-duplicates are found by."""
+    return tuple(skeleton(comparable(text)) for text in fields)
 
 
 def drop_duplicates(records: Sequence[Record], known: Known) -> Step:

@@ -1,63 +1,80 @@
 """The daily ETL: what people said about answers becomes items, with a reason for each that does not."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from django.db import transaction
-from django.db.models import Count, F, Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from interactions.models import Feedback
 from kalimtak.core import audit
-from kalimtak.core.auth import Caller
 from kalimtak.core.crashpoints import crashpoint
-from kalimtak.core.errors import InvalidInput, TooLarge
 from registry.models import Classifier
 from registry.recipe import ReviewPolicy
-from registry.services import label_given
 from training.etl import Dropped, Record, Step
-from training.etl.clean import MAX_CHARACTERS, clean, redact_fields
+from training.etl.clean import clean
 from training.etl.conflicts import mark_conflicts
 from training.etl.content import filter_content
-from training.etl.diversity import SetCounts, cap_labels, cap_sources
-from training.etl.duplicates import content_hash, drop_duplicates
+from training.etl.diversity import cap_domains, cap_labels, cap_sources
+from training.etl.duplicates import drop_duplicates
 from training.etl.extract import (
     BATCH,
     Evidence,
+    Said,
     candidate_evidence,
     feedback_evidence,
     taken_in_before,
     waiting_candidates,
     waiting_feedback,
 )
-from training.etl.load import Known, decided_items, fields_dict, known_items, new_items
+from training.etl.held_out import drop_held_out
+from training.etl.load import Known, decided_items, items_insert, known_items, new_items, rejected_items
+from training.etl.near_duplicates import drop_near_duplicates
 from training.etl.quality import score_quality
+from training.etl.trust import is_held
 from training.models import TrainingDataItem
+from training.services.balance import Balance, scripts_of_set
+from training.services.domains import DomainMarker
+from training.services.held_out import held_out_of
+from training.services.neighbours import BandTable, ImaginedBands, items_compare, items_forget
+from training.services.readers import SecondOpinion
+from training.services.trust import WAITS_FOR_PEOPLE, Trust
+from training.services.words import words_in_force
 
 Status = TrainingDataItem.Status
 Progress = Callable[[float, str], None]
 Effect = Callable[[], AbstractContextManager[Any]]
 
 FILTERED = frozenset(
-    {"unreadable", "inappropriate", "low_quality", "unknown_label", "too_many_labels", "refused_before"}
+    {"unreadable", "inappropriate", "low_quality", "unknown_label", "too_many_labels", "refused_before", "held_out"}
 )
+DUPLICATES = frozenset({"duplicate", "near_duplicate"})
 REASONS = {
     "low_rating": "low rating without a correction",
     "unknown_label": "label not in the set any more",
     "too_many_labels": "too many labels for one text",
     "unreadable": "empty or too long",
     "duplicate": "exact duplicate",
+    "near_duplicate": "near-duplicate",
+    "held_out": "copy of a held-out text",
     "refused_before": "refused by a reviewer before",
     "inappropriate": "blocked word",
     "low_quality": "too little to learn from",
     "over_represented": "label over-represented",
+    "over_domain": "domain over-represented",
+    "second_opinion": "the moderating classifier objects",
     "conflict": "another label for the same text",
     "over_share": "its source gave its share already",
     "anonymous": "anonymous evidence",
     "policy": "policy asks for a reviewer",
+    "source_burst": "quarantined: many labels of one source at once",
+    "copies": "quarantined: many copies of one text at once",
+    "coordinated": "quarantined: new sources with the same label at once",
+    "newcomers": "many labels of new sources at once",
 }
 
 
@@ -67,6 +84,7 @@ class CurationStats:
 
     Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
     `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
+    `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}.
     """
 
     extracted: int = 0
@@ -78,11 +96,16 @@ class CurationStats:
     approved: int = 0
     for_review: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    shares: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
+        """What is counted, without the shares."""
         names = ("extracted", "duplicates", "filtered", "pii_redacted", "over_represented")
         figures = {name: getattr(self, name) for name in (*names, "loaded", "approved", "for_review")}
         return figures | {"reasons": dict(self.reasons.most_common())}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.figures() | {"shares": self.shares}
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Self:
@@ -90,15 +113,16 @@ class CurationStats:
 
     def add(self, batch: Self) -> None:
         for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
+            if each.name != "shares":
+                setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
 
     def count(self, extracted: int, step: Step) -> None:
         """Add what became of so much evidence."""
         self.extracted += extracted
         for drop in step.dropped:
-            self.duplicates += drop.kind == "duplicate"
+            self.duplicates += drop.kind in DUPLICATES
             self.filtered += drop.kind in FILTERED
-            self.over_represented += drop.kind == "over_represented"
+            self.over_represented += drop.kind in ("over_represented", "over_domain")
             self.reasons[REASONS[drop.kind]] += 1
         for record in step.kept:
             self.pii_redacted += bool(record.redactions)
@@ -126,13 +150,19 @@ def examples_curate(
     """
     stats = stats if stats is not None else CurationStats()
     classifiers = [classifier] if classifier else list(Classifier.objects.serving())
-    waiting = sum(evidence_waiting(each) for each in classifiers)
+    compared, before = 0, stats.extracted
+    waiting = sum(work_waiting(each) for each in classifiers)
     for each in classifiers:
         run = _Curation(each, dry_run, effect, stats, actor)
-        for batch in (run.next_candidates, run.next_feedback):
+        run.recall()
+        for batch in (run.next_forgotten, run.next_compared, run.next_candidates, run.next_feedback):
             while batch():
                 if progress:
-                    progress(min(stats.extracted / max(waiting, 1), 1.0), f"{each}: {stats.extracted} of {waiting}")
+                    done = compared + run.compared + stats.extracted - before
+                    progress(min(done / max(waiting, 1), 1.0), f"{each}: {done:,} of {waiting:,}")
+        compared += run.compared
+        run.trust.tell()
+        stats.shares[each.slug] = run.balance.shares()
     return stats
 
 
@@ -141,25 +171,64 @@ def evidence_waiting(classifier: Classifier) -> int:
     return waiting_feedback(classifier).count() + waiting_candidates(classifier).count()
 
 
+def work_waiting(classifier: Classifier) -> int:
+    """The same with the items that it would compare, such as imported ones."""
+    items = TrainingDataItem.objects.filter(classifier=classifier)
+    return evidence_waiting(classifier) + items.to_compare().count()
+
+
 class _Curation:
     """The curation of one classifier: where it is in the rows, and what the set holds."""
 
     def __init__(self, classifier: Classifier, dry_run: bool, effect: Effect, stats: CurationStats, actor: str) -> None:
         self.classifier, self.dry_run, self.effect, self.stats, self.actor = classifier, dry_run, effect, stats, actor
         self.policy: ReviewPolicy = classifier.get_policy().review
-        self.labels, self.sources = _set_counts(classifier)
-        self.imagined: defaultdict[str, set[str]] = defaultdict(set)  # labels by content hash, of a dry run
-        self.last_item = self.last_feedback = 0
+        self.trust = Trust(classifier, self.policy, dry_run=dry_run)
+        self.balance = Balance(classifier)
+        self.words = words_in_force(classifier)
+        self.scripts = scripts_of_set(classifier)
+        self.domains = DomainMarker(classifier, self.policy.domains, dry_run=dry_run)
+        self.opinion = SecondOpinion(classifier, self.policy.moderation)
+        self.held_out = held_out_of(classifier)
+        self.bands = ImaginedBands(classifier) if dry_run else BandTable(classifier)
+        self.last_compared = self.last_item = self.last_feedback = self.compared = 0
+
+    def recall(self) -> None:
+        """Take back what earlier curations approved of a flood; the balance is counted without it."""
+        if self.trust.suspicions and not self.dry_run:
+            with self._transaction():
+                recalled = self.trust.recall()
+                if recalled:
+                    audit.record(self.actor, "quarantine.recall", self.classifier.slug, items=recalled)
+            self.balance = Balance(self.classifier)
+
+    def next_forgotten(self) -> bool:
+        """Remove what is kept of a batch of items that were taken out; False when there was none left."""
+        if self.dry_run:
+            return False
+        with self._transaction():
+            forgotten = items_forget(self.classifier, self.bands)
+        crashpoint("curation.after_forgetting")
+        return forgotten == BATCH
+
+    def next_compared(self) -> bool:
+        """Compare a batch of items that came another way, such as an import; False when there was none left."""
+        with self._transaction():
+            ids = items_compare(self.classifier, self.bands, after=self.last_compared, dry_run=self.dry_run)
+        crashpoint("curation.after_comparing")
+        self.last_compared = max(ids, default=self.last_compared)
+        self.compared += len(ids)
+        return len(ids) == BATCH
 
     def next_candidates(self) -> bool:
         """Take in a batch of candidates; False when there was none left."""
         with self._transaction():
             evidence = candidate_evidence(self.classifier, self.last_item)
+            self.last_item = evidence.last
             if evidence.items:
-                self.last_item = evidence.items[-1].pk
                 self._take_in(evidence)
         crashpoint("curation.after_batch")
-        return len(evidence.items) == BATCH
+        return not evidence.is_last
 
     def next_feedback(self) -> bool:
         """Take in a batch of feedback; False when there was none left."""
@@ -167,11 +236,11 @@ class _Curation:
             evidence = feedback_evidence(
                 self.classifier, self.last_feedback, min_rating=self.policy.min_rating, lock=not self.dry_run
             )
+            self.last_feedback = evidence.last
             if evidence.feedback:
-                self.last_feedback = evidence.feedback[-1].pk
                 self._take_in(evidence)
         crashpoint("curation.after_batch")
-        return len(evidence.feedback) == BATCH
+        return not evidence.is_last
 
     def _transaction(self) -> AbstractContextManager[Any]:
         return transaction.atomic() if self.dry_run else self.effect()
@@ -182,17 +251,16 @@ class _Curation:
                 withdraw(feedback, unless=label)
         step = self._transform(evidence)
         for record in step.kept:
-            if self.dry_run:
-                self.imagined[record.content_hash].add(record.label)
             if not record.doubts:
-                self.labels[record.label] += 1
-                self.sources[record.source] += 1
+                self.balance.add(record)
         batch = CurationStats()
         batch.count(evidence.size, step)
         self.stats.add(batch)
-        if not self.dry_run:
+        if isinstance(self.bands, ImaginedBands):
+            self.bands.imagine(record for record in step.kept if not is_held(record))
+        else:
             self._write(evidence, step)
-            audit.record(self.actor, "examples.curate", self.classifier.slug, **batch.to_dict())
+            audit.record(self.actor, "examples.curate", self.classifier.slug, **batch.figures())
 
     def _transform(self, evidence: Evidence) -> Step:
         """All steps between extract and load."""
@@ -202,50 +270,55 @@ class _Curation:
             dropped.extend(step.dropped)
             return list(step.kept)
 
-        records = after(clean(evidence.step.kept))
+        records, held = self.trust.hold_back(after(clean(evidence.step.kept)))
         known = self._known(records)
         records = after(_drop_refused(records, known))
         records = after(drop_duplicates(records, known.pairs))
-        records = after(filter_content(records, self.classifier.labels))
+        records = after(drop_held_out(records, self.held_out))
+        records = after(filter_content(records, self.classifier.labels, self.words))
         records = after(mark_conflicts(records, known.labels))
-        records = after(score_quality(records))
-        counts = SetCounts(self.labels, self.sources)
+        records = after(score_quality(records, self.scripts))
+        records = self.domains.mark(records)
+        counts = self.balance.counts()
         records = after(cap_labels(records, counts, len(self.classifier.labels)))
-        records = [_by_policy(record, self.policy) for record in records]
+        records = after(cap_domains(records, counts))
+        # The last step that drops: what stays in the place of another must not be dropped itself.
+        records = after(drop_near_duplicates(records, self.bands, salt=self.classifier.pk))
+        records = [_by_policy(record, self.policy, self.trust) for record in records]
+        records = self.opinion.doubt(records)
         records = after(cap_sources(records, counts, self.policy.source_share))
-        return Step(records, dropped)
+        return Step([*records, *held], dropped)
 
     def _known(self, records: list[Record]) -> Known:
         hashes = {record.content_hash for record in records}
         own = [record.item_id for record in records if record.item_id is not None]
         known = known_items(self.classifier, hashes, except_ids=own)
-        for digest in hashes & self.imagined.keys():
-            for label in self.imagined[digest]:
+        if isinstance(self.bands, ImaginedBands):
+            for digest, label in self.bands.pairs(hashes):
                 known.add(digest, label)
+        self.rejected = known.rejected
         return known
 
     def _write(self, evidence: Evidence, step: Step) -> None:
         now = timezone.now()
-        made = new_items(self.classifier, step.kept, step.dropped, now=now)
         crashpoint("curation.before_load")
-        # Somebody else may have made the same item since it was looked up: theirs will do.
-        TrainingDataItem.objects.bulk_create(made, ignore_conflicts=True)
+        kept = [record for record in step.kept if not is_held(record)]
+        ids = items_insert(new_items(self.classifier, kept, now=now))
+        items_insert(new_items(self.classifier, filter(is_held, step.kept), now=now))
+        rejected = rejected_items(self.classifier, step.dropped, known=self.rejected, made=ids, now=now)
+        items_insert(rejected)
         candidates = {item.pk: item for item in evidence.items}
-        decided = decided_items(candidates, step.kept, step.dropped, now=now)
-        TrainingDataItem.objects.bulk_update(decided, ["status", "reason", "quality", "decided_at"])
+        decided = decided_items(candidates, step.kept, step.dropped, made=ids, now=now)
+        changed = ["status", "reason", "quality", "domain", "decided_at", "cluster", "compared"]
+        TrainingDataItem.objects.bulk_update(decided, changed)
+        self.bands.add(
+            [(key, record.item_id or ids[record.content_hash, record.label]) for record in kept for key in record.keys]
+        )
+        self.trust.settle(now)
         crashpoint("curation.before_mark")
         # The rows are locked, so what is marked is what was read; a word given later is newer, and comes up again.
         keys = [feedback.pk for feedback in evidence.feedback]
         Feedback.objects.filter(pk__in=keys).update(curated_at=F("updated_at"))
-
-
-def _set_counts(classifier: Classifier) -> tuple[Counter[str], Counter[str]]:
-    """Trainable items per label, and those that came from evidence per source."""
-    items = TrainingDataItem.objects.filter(classifier=classifier).trainable()
-    labels = dict(items.values_list("label").annotate(rows=Count("pk")))
-    evidence = items.exclude(origin=TrainingDataItem.Origin.IMPORT)
-    sources = dict(evidence.values_list("source").annotate(rows=Count("pk")))
-    return Counter(labels), Counter(sources)
 
 
 def _drop_refused(records: list[Record], known: Known) -> Step:
@@ -255,16 +328,18 @@ def _drop_refused(records: list[Record], known: Known) -> Step:
     return Step(kept, [Dropped(record, "refused_before", reason) for record in refused])
 
 
-def _by_policy(record: Record, policy: ReviewPolicy) -> Record:
+def _by_policy(record: Record, policy: ReviewPolicy, trust: Trust) -> Record:
     """Doubts that follow from who said it and from how the classifier wants to be taught."""
     if not record.trusted:
         record = record.doubted("anonymous", "Anonymous evidence waits for a reviewer.")
-    if policy.approve != "auto":
+    if policy.approve == "manual":
         record = record.doubted("policy", "The classifier's policy asks for a reviewer.")
+    elif policy.approve != "auto" and not trust.agreed(record):
+        record = record.doubted("policy", WAITS_FOR_PEOPLE)
     return record
 
 
-def withdraw(feedback: Feedback, *, unless: str) -> int:
+def withdraw(feedback: Said, *, unless: str) -> int:
     """Take back the items that an earlier word of the same source made, those with the label `unless` excepted.
 
     What a reviewer has looked at stays, and so does the golden set.
@@ -272,7 +347,7 @@ def withdraw(feedback: Feedback, *, unless: str) -> int:
     items = TrainingDataItem.objects.filter(
         interaction_id=feedback.interaction_id,
         source=feedback.source,
-        status__in=[Status.APPROVED, Status.REVIEW],
+        status__in=[Status.APPROVED, Status.REVIEW, Status.QUARANTINED],
         reviews=None,
     ).exclude(Q(split=TrainingDataItem.Split.TEST) | Q(label=unless))
     keys = list(items.values_list("pk", flat=True))
@@ -280,58 +355,3 @@ def withdraw(feedback: Feedback, *, unless: str) -> int:
     return TrainingDataItem.objects.filter(pk__in=keys).update(
         status=Status.REJECTED, reason=reason, decided_at=timezone.now()
     )
-
-
-def example_add(
-    classifier: Classifier,
-    *,
-    fields: Mapping[str, str],
-    label: str = "",
-    labels: Sequence[str] | None = None,
-    caller: Caller,
-    source: str,
-) -> TrainingDataItem:
-    """Keep an example that came without an interaction as a candidate; the same example twice is one item.
-
-    `source` is whose word it is; that of an anonymous caller begins with `anonymous:`. `labels` are those of a
-    multi-label classifier, perhaps none. Raises `InvalidInput` for a label outside the set or a missing text,
-    `TooLarge` for a text that is too long.
-    """
-    texts = tuple(_checked_text(classifier, fields, name) for name in classifier.input_fields)
-    label = label_given(classifier, label, labels)
-    if not label:
-        raise InvalidInput("Give the correct label.", fields={"correct_label": ["Give a label."]})
-    texts, _ = redact_fields(texts)
-    digest = content_hash(texts)
-    with transaction.atomic():
-        TrainingDataItem.objects.bulk_create(
-            [
-                TrainingDataItem(
-                    classifier=classifier,
-                    origin=TrainingDataItem.Origin.EXAMPLE,
-                    source=source,
-                    fields=fields_dict(classifier.input_fields, texts),
-                    label=label,
-                    status=Status.CANDIDATE,
-                    reason="Waits for the next curation.",
-                    content_hash=digest,
-                )
-            ],
-            ignore_conflicts=True,
-        )
-        same = TrainingDataItem.objects.filter(classifier=classifier, content_hash=digest, label=label)
-        item = same.exclude(status__in=[Status.REJECTED, Status.QUARANTINED]).get()
-        audit.record(caller.name, "example.add", f"item {item.pk}", classifier=classifier.slug)
-    return item
-
-
-def _checked_text(classifier: Classifier, fields: Mapping[str, str], name: str) -> str:
-    text = fields.get(name)
-    if isinstance(text, str):
-        text = text.replace("\x00", "")  # PostgreSQL cannot hold it
-    if not isinstance(text, str) or not text.strip():
-        raise InvalidInput(f"{classifier} reads {name!r}: give a text.", fields={name: ["Give a text."]})
-    if len(text) > MAX_CHARACTERS:
-        message = f"Longer than {MAX_CHARACTERS} characters."
-        raise TooLarge(f"{name}: {message}", fields={name: [message]})
-    return text

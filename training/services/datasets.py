@@ -1,41 +1,30 @@
-"""Data sets: kept in the store, analysed, loaded as items in short transactions that may be repeated."""
+"""Data sets: kept in the store with a row and a job that loads them, fetched, and given another role.
+
+What a file holds and how it becomes items is told in `training.services.imports`.
+"""
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from kalimtak.core import audit, jobs
 from kalimtak.core.crashpoints import crashpoint
-from kalimtak.core.errors import InvalidInput, KalimtakError
+from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.models import Job
 from registry import store
 from registry.models import Classifier
 from training.download import download, url_check
-from training.etl.duplicates import content_hash
-from training.etl.load import fields_dict, known_items
-from training.models import Dataset, TrainingDataItem
-from training.streams import ImportRefused, named_format
+from training.models import Dataset, ItemQuerySet, SnapshotItem, TrainingDataItem
+from training.streams import ENCODINGS, ImportRefused, named_format
 
-if TYPE_CHECKING:
-    from training.analysis import Analysis, LabelRules, Row
-    from training.columns import Columns
-    from training.importers import Source
-
-Status = TrainingDataItem.Status
 Progress = Callable[[float, str], None]
-Effect = Callable[[], AbstractContextManager[Any]]
 THEN = ("none", "train", "deploy")
 MAX_LABELS = 1_000
-ANALYSIS_SHARE = 0.4  # of the whole work, for the progress bar
+UNKNOWN_LABELS = ("report", "refuse", "drop")  # what becomes of rows whose label the classifier does not have
 
 
 def dataset_add(
@@ -53,12 +42,13 @@ def dataset_add(
 ) -> Dataset:
     """Keep a file in the store, and then write its row and, unless `then` is None, the job that loads it.
 
-    The file's extension must be one that can be read. `options` may hold `text_fields` (one column per input) and
-    `label_field`. No transaction may be open: copying a large file would hold up everybody. Raises `InvalidInput` for
-    another name and for a role or split that does not exist, `TooLarge` and `Unavailable` from the store.
+    The file's extension must be one that can be read. `options` may hold what `options_check` knows. No transaction
+    may be open: copying a large file would hold up everybody. Raises `InvalidInput` for another name, option, role or
+    split, `TooLarge` and `Unavailable` from the store.
     """
     _check_choice("role", role, Dataset.Role.values)
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
+    options_check(options or {})
     name = Path(name.replace("\\", "/").replace("\x00", "")).name[-200:] or "upload"
     _check_name("file", name)
     digest = store.dataset_put(source)
@@ -84,6 +74,7 @@ def dataset_add_url(
     """
     _check_choice("role", role, Dataset.Role.values)
     _check_choice("split", split, ["", *TrainingDataItem.Split.values])
+    options_check(options or {})
     host, name = url_check(url, settings.KALIMTAK_DATASET_HOSTS)
     _check_name("url", name)
     row = Dataset(classifier=classifier, name=name, origin=Dataset.Origin.URL, role=role, actor=actor)
@@ -136,6 +127,34 @@ def dataset_import_queue(dataset: Dataset, *, actor: str, then: str = "none", ri
     return job
 
 
+def dataset_load_queue(dataset: Dataset, options: Mapping[str, Any], *, actor: str, then: str = "none") -> Job:
+    """Queue the loading of `dataset` as the `options` say. Raises `InvalidInput` for options that cannot be, and
+    `Conflict` (`dataset_busy`) while it is being loaded already."""
+    options_check(options)
+    _check_choice("split", str(options.get("split", "")), ["", *TrainingDataItem.Split.values])
+    _check_choice("then", then, THEN)
+    with transaction.atomic():
+        locked = Dataset.objects.select_for_update(of=("self",)).select_related("job").get(pk=dataset.pk)
+        if locked.job is not None and not locked.job.is_finished:
+            raise Conflict("It is being loaded already.", code="dataset_busy")
+        address = {"url": dataset.options["url"]} if dataset.options.get("url") else {}
+        dataset.options = {**options, **address}
+        dataset.state, dataset.error = Dataset.State.PENDING, ""
+        dataset.save(update_fields=["options", "state", "error"])
+        return dataset_import_queue(dataset, actor=actor, then=then)
+
+
+def options_check(options: Mapping[str, Any]) -> None:
+    """What a person may say of a file; everything else is found by itself.
+
+    `text_fields` (one column per input), `label_field`, `split_field`, `encoding` (a key of `ENCODINGS`), `labels`
+    ({label in the file: one of the classifier, or "" to leave its rows out}), `unknown_labels` (one of UNKNOWN_LABELS)
+    and `redact` (placeholders instead of personal data). Raises `InvalidInput`.
+    """
+    _check_choice("encoding", options.get("encoding", ""), ["", *ENCODINGS])
+    _check_choice("unknown_labels", options.get("unknown_labels", UNKNOWN_LABELS[0]), UNKNOWN_LABELS)
+
+
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     if value not in allowed:
         message = f"Use one of {', '.join(filter(None, allowed))}."
@@ -149,230 +168,63 @@ def _check_name(place: str, name: str) -> None:
         raise InvalidInput(str(error), code="dataset_refused", fields={place: [str(error)]}) from error
 
 
-# Analysing -------------------------------------------------------------------------------------------------------
+# Another role ----------------------------------------------------------------------------------------------------
 
 
-def dataset_analyse(dataset: Dataset) -> dict[str, Any]:
-    """Look through the file and store the report without loading anything. Raises `InvalidInput`."""
-    report = _analyse(dataset, lambda fraction, note: None).analysis.report()
-    Dataset.objects.filter(pk=dataset.pk).update(report=report)
-    dataset.report = report
-    return report
+class RoleChange(NamedTuple):
+    """What another role of a data set means: `moved` items change their split; `golden` are held out afterwards;
+    `learnt` versions were trained on rows that would be held out."""
+
+    moved: int
+    golden: int
+    learnt: int
 
 
-@dataclass(frozen=True)
-class _Analysed:
-    """A file that can be loaded."""
-
-    source: "Source"
-    columns: "Columns"
-    rules: "LabelRules"
-    analysis: "Analysis"
-
-
-def _analyse(dataset: Dataset, progress: Progress) -> _Analysed:
-    from training.analysis import analyse  # pandas takes half a second, which the web need not pay for
-    from training.columns import choose_columns
-    from training.importers import Limits, chunks, open_source
-
-    classifier, options = dataset.classifier, dataset.options
-    try:
-        path = store.dataset_path(dataset.digest)
-        source = open_source(path, dataset.name, Limits(unpacked=settings.KALIMTAK_MAX_UPLOAD))
-        columns = choose_columns(
-            source.columns,
-            source.sample,
-            input_fields=classifier.input_fields,
-            label_field=classifier.label_field,
-            labels={*classifier.labels, *classifier.get_label_config().mapping},
-            multi_label=classifier.multi_label,
-            asked_inputs=options.get("text_fields") or (),
-            asked_label=options.get("label_field") or "",
-        )
-        rules = label_rules(classifier, source, columns)
-        analysis = analyse(
-            source, columns, rules, chunks(source), lambda rows: progress(0.0, f"looked at {rows:,} rows")
-        )
-        _refuse_unusable(classifier, analysis)
-    except ImportRefused as error:
-        raise InvalidInput(str(error), code="dataset_refused") from error
-    return _Analysed(source, columns, rules, analysis)
+def dataset_role_preview(dataset: Dataset, role: str) -> RoleChange:
+    """What `dataset_role_set` would do."""
+    _check_choice("role", role, Dataset.Role.values)
+    moving = _moving(dataset, role)
+    golden = TrainingDataItem.objects.filter(classifier=dataset.classifier).golden().count()
+    approved, learnt = moving.approved().count(), 0
+    if role == Dataset.Role.GOLDEN:
+        seen = SnapshotItem.objects.filter(item__in=moving, snapshot__runs__version__isnull=False)
+        seen = seen.exclude(split=TrainingDataItem.Split.TEST)
+        learnt = seen.order_by().values("snapshot__runs__version").distinct().count()
+        return RoleChange(moving.count(), golden + approved, learnt)
+    return RoleChange(moving.count(), golden - approved, learnt)
 
 
-def label_rules(classifier: Classifier, source: "Source", columns: "Columns") -> "LabelRules":
-    """How the label column of a file is read for this classifier."""
-    from training.analysis import SEPARATORS, LabelRules, separators_in
+def dataset_role_set(dataset: Dataset, role: str, *, actor: str) -> Dataset:
+    """Give a data set another role, and its items the split that goes with it.
 
-    separators = SEPARATORS
-    if classifier.multi_label and not classifier.labels and columns.label:
-        separators = separators_in(source.sample[columns.label])
-    mapping = classifier.get_label_config().mapping
-    return LabelRules(tuple(classifier.labels), mapping, classifier.multi_label, separators)
-
-
-def _refuse_unusable(classifier: Classifier, analysis: "Analysis") -> None:
-    """Files of which nothing could be learnt. Raises `ImportRefused`."""
-    name, label = analysis.source.name, analysis.columns.label
-    if label is None:
-        raise ImportRefused(
-            f"{name} has no label column among {', '.join(analysis.source.columns[:20])}; name the right one."
-        )
-    if analysis.unknown and not analysis.good:
-        found = ", ".join(repr(each[:60]) for each, _ in analysis.unknown.most_common(5))
-        raise ImportRefused(
-            f"None of the labels in {label!r} ({found}) is one of {', '.join(classifier.labels)}; "
-            "translate them with label_config.mapping, or name another label column."
-        )
-    if not analysis.good:
-        first = f" (line {analysis.errors[0].line}: {analysis.errors[0].reason})" if analysis.errors else ""
-        raise ImportRefused(f"{name} has no row that can be loaded{first}.")
-    if len(analysis.labels) > MAX_LABELS:
-        raise ImportRefused(f"{label!r} holds over {MAX_LABELS} different labels; name the right column.")
-    if not classifier.labels and len(analysis.labels) < 2:
-        only = next(iter(analysis.labels))
-        raise ImportRefused(f"All rows of {name} have the label {only[:60]!r}; a classifier needs at least two.")
-
-
-# Loading ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Outcome:
-    """What loading did, earlier attempts included: rows made into items, and why others were not."""
-
-    loaded: int = 0
-    duplicates: int = 0
-    for_review: int = 0
-    refused_before: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def so_far(cls, dataset: Dataset) -> Self:
-        """What an attempt that broke off has loaded since the last one that did not; it will be met as duplicates."""
-        items = TrainingDataItem.objects.filter(dataset=dataset).order_by("pk")
-        ahead = list(items.values_list("status", flat=True)[dataset.rows :])
-        return cls(loaded=len(ahead), duplicates=-len(ahead), for_review=ahead.count(Status.REVIEW))
-
-    def to_dict(self) -> dict[str, int]:
-        names = ("loaded", "duplicates", "for_review", "refused_before")
-        return {name: max(0, getattr(self, name)) for name in names}
-
-
-def dataset_load(
-    dataset: Dataset, *, progress: Progress | None = None, effect: Effect = transaction.atomic, job: str = ""
-) -> Dataset:
-    """Analyse the file and make items of its rows, at most 500 per transaction (`effect`).
-
-    Labelled rows are approved; one whose text already has another label waits for a reviewer. Texts that are there
-    already are counted, not loaded twice, so that a repetition changes nothing and an interrupted load goes on. Rows
-    with errors are listed in `report["errors"]`. Raises `InvalidInput` (`dataset_refused`) for a file that cannot be
-    loaded, whose data set is then failed. `job` is noted in the report, so that the job knows its work was done.
+    Golden rows are held out; those of a data set that is golden no more may be learnt from. The next snapshots see it.
+    Raises `Conflict` (`dataset_busy`) while the data set is being loaded.
     """
-    report_progress = progress or (lambda fraction, note: None)
-    Dataset.objects.filter(pk=dataset.pk).update(state=Dataset.State.LOADING, error="")
-    try:
-        dataset_fetch(dataset, report_progress)
-        analysed = _analyse(dataset, report_progress)
-        _adopt_labels(dataset.classifier, analysed.analysis, effect)
-        crashpoint("import.before_first_chunk")
-        outcome = _load_rows(dataset, analysed, report_progress, effect)
-    except KalimtakError as error:
-        _note_failure(dataset, error.message)
-        raise
-    except jobs.JobCancelled:
-        _note_failure(dataset, "Stopped before its end; load it again to go on.")
-        raise
-    crashpoint("import.before_ready")
-    with effect():
-        dataset.state, dataset.error = Dataset.State.READY, ""
-        dataset.report = analysed.analysis.report() | {"outcome": outcome.to_dict(), "job": job}
-        dataset.rows = TrainingDataItem.objects.filter(dataset=dataset).count()
-        dataset.save(update_fields=["state", "error", "report", "rows"])
-        data = {"classifier": dataset.classifier.slug, **outcome.to_dict()}
-        audit.record(dataset.actor or "system", "dataset.load", f"dataset {dataset.pk}", **data)
+    _check_choice("role", role, Dataset.Role.values)
+    with transaction.atomic():
+        locked = Dataset.objects.select_for_update(of=("self",)).select_related("job", "classifier").get(pk=dataset.pk)
+        if locked.job is not None and not locked.job.is_finished:
+            raise Conflict("It is being loaded; wait for its end, or cancel the job.", code="dataset_busy")
+        before = locked.role
+        if before != role:
+            moved = _moving(locked, role).update(split=_split_for(locked, role))
+            Dataset.objects.filter(pk=dataset.pk).update(role=role)
+            audit.record(actor, "dataset.role", f"dataset {dataset.pk}", before=before, after=role, moved=moved)
+    dataset.role = role
     return dataset
 
 
-def _note_failure(dataset: Dataset, error: str) -> None:
-    """An attempt that was overtaken has no say about what a newer one finished."""
-    unfinished = Dataset.objects.filter(pk=dataset.pk).exclude(state=Dataset.State.READY)
-    unfinished.update(state=Dataset.State.FAILED, error=error)
+def _moving(dataset: Dataset, role: str) -> ItemQuerySet:
+    """The items whose split another role changes: into the golden set or out of it."""
+    items = TrainingDataItem.objects.filter(dataset=dataset)
+    golden = Dataset.Role.GOLDEN
+    if role == golden:
+        return items.exclude(split=TrainingDataItem.Split.TEST)
+    return items.filter(split=TrainingDataItem.Split.TEST) if dataset.role == golden else items.none()
 
 
-def _adopt_labels(classifier: Classifier, analysis: "Analysis", effect: Effect) -> None:
-    """A classifier without labels takes them from its first data, in order of appearance."""
-    if classifier.labels:
-        return
-    with effect():
-        locked = Classifier.objects.select_for_update().get(pk=classifier.pk)
-        if not locked.labels:
-            locked.labels = list(analysis.labels)
-            locked.save(update_fields=["labels", "updated_at"])  # web processes look at the time
-    classifier.labels = locked.labels
-
-
-def _load_rows(dataset: Dataset, analysed: _Analysed, progress: Progress, effect: Effect) -> _Outcome:
-    from training.analysis import read_rows
-    from training.importers import chunks
-
-    outcome, done, total = _Outcome.so_far(dataset), 0, max(analysed.analysis.rows, 1)
-    rules = analysed.rules
-    if rules.multi_label:  # sets are written in the order of the labels, which the file may just have decided
-        rules = replace(rules, labels=tuple(dataset.classifier.labels))
-    for chunk in chunks(analysed.source):
-        rows, errors, _ = read_rows(chunk, analysed.columns, rules)
-        with effect():
-            _load_chunk(dataset, rows, outcome)
-            crashpoint("import.in_chunk")
-        crashpoint("import.between_chunks")
-        done += len(rows) + len(errors)
-        progress(ANALYSIS_SHARE + (1 - ANALYSIS_SHARE) * done / total, f"loaded {done:,} of {total:,} rows")
-    return outcome
-
-
-def _load_chunk(dataset: Dataset, rows: list["Row"], outcome: _Outcome) -> None:
-    now = timezone.now()
-    hashes = [content_hash(row.fields) for row in rows]
-    known = known_items(dataset.classifier, set(hashes))
-    items = []
-    for row, digest in zip(rows, hashes, strict=True):
-        if (digest, row.label) in known.refused:
-            outcome.refused_before += 1
-        elif (digest, row.label) in known.pairs:
-            outcome.duplicates += 1
-        else:
-            other = known.labels.get(digest)
-            item = _item(dataset, row, digest, other, now)
-            outcome.loaded += 1
-            outcome.for_review += item.status == Status.REVIEW
-            items.append(item)
-            known.add(digest, row.label)
-    # Somebody else may have made the same item since it was looked up: theirs will do.
-    TrainingDataItem.objects.bulk_create(items, ignore_conflicts=True)
-
-
-def _item(dataset: Dataset, row: "Row", digest: str, other_label: str | None, now: datetime) -> TrainingDataItem:
-    is_conflict = other_label is not None and other_label != row.label
-    reason = f"The same text is already labelled {other_label!r}." if is_conflict else f"Loaded from {dataset.name}."
-    return TrainingDataItem(
-        classifier=dataset.classifier,
-        dataset=dataset,
-        origin=TrainingDataItem.Origin.IMPORT,
-        source=f"import:{dataset.actor}"[:80],
-        fields=fields_dict(dataset.classifier.input_fields, row.fields),
-        label=row.label,
-        status=Status.REVIEW if is_conflict else Status.APPROVED,
-        split=_split(dataset, row),
-        reason=reason[:300],
-        content_hash=digest,
-        decided_at=None if is_conflict else now,
-    )
-
-
-def _split(dataset: Dataset, row: "Row") -> str:
-    """As asked for; a golden data set is held out as a whole; else what the file says, else training."""
-    if dataset.options.get("split"):
-        return str(dataset.options["split"])
-    if dataset.role == Dataset.Role.GOLDEN:
+def _split_for(dataset: Dataset, role: str) -> str:
+    if role == Dataset.Role.GOLDEN:
         return TrainingDataItem.Split.TEST
-    return row.split or TrainingDataItem.Split.TRAIN
+    asked = str(dataset.options.get("split") or "")
+    return asked if asked not in ("", TrainingDataItem.Split.TEST) else TrainingDataItem.Split.TRAIN

@@ -9,7 +9,7 @@ from registry.families.base import Example
 from registry.models import Classifier
 from training.columns import Columns, choose_columns
 from training.importers import ImportRefused, RowError, Source, chunks, open_source
-from training.services.datasets import label_rules
+from training.services.files import label_rules
 
 
 class LabelledFile(NamedTuple):

@@ -21,6 +21,7 @@ from registry.labels import label_set
 from registry.models import Classifier
 from registry.recipe import DataConfig, Recipe
 from training.models import Dataset, DatasetSnapshot, SnapshotItem, TrainingDataItem
+from training.services.held_out import copies_of_held_out
 
 GOLDEN_SHARE, GOLDEN_LEAST, GOLDEN_MOST = 0.10, 50, 1_000
 GOLDEN_LIMIT = 0.20  # of all items, so that a tiny set keeps something to learn from
@@ -105,8 +106,9 @@ def snapshot_freeze(
     recipe = recipe or classifier.get_recipe()
     rows = list(_rows(classifier, correction_weight=recipe.training.correction_weight))
     golden = [row for row in rows if row.split == TEST]
-    held_out = {row.content_hash for row in golden}
-    usable = [row for row in rows if row.content_hash not in held_out]
+    held_out, copies = {row.content_hash for row in golden}, copies_of_held_out(classifier)
+    others = [row for row in rows if row.content_hash not in held_out]
+    usable = [row for row in others if row.item_id not in copies]
     if learns:
         _check_enough(classifier, usable)
     train, valid, replayed = _splits(strata(usable, classifier), recipe.data, seed)
@@ -118,7 +120,8 @@ def snapshot_freeze(
     if known is not None:
         return known
     left_out = {
-        "same text in the golden set": len(rows) - len(golden) - len(usable),
+        "same text in the golden set": len(rows) - len(golden) - len(others),
+        "nearly the same text in the golden set": len(others) - len(usable),
         "over the sample sizes or the rehearsal share": len(usable) - len(train) - len(valid),
     }
     snapshot = DatasetSnapshot.objects.create(

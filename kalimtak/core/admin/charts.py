@@ -107,3 +107,49 @@ def round_ticks(low: float, high: float) -> list[float]:
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: its place and size in SVG units, what stands under and over it, and where it leads ("": nowhere)."""
+
+    x: str
+    y: str
+    width: str
+    height: str
+    middle: str
+    name: str
+    value: str
+    url: str
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Everything a template draws of a histogram."""
+
+    bars: tuple[Bar, ...]
+    y_ticks: tuple[Tick, ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    bottom: int = HEIGHT - BOTTOM
+
+
+def bar_chart(values: Sequence[tuple[str, int, str]]) -> BarChart | None:
+    """Upright bars from 0 for (name, count, address) in their order; None where all counts are 0."""
+    most = max((count for _, count, _ in values), default=0)
+    if not most:
+        return None
+    y_ticks = [tick for tick in round_ticks(0.0, float(most)) if tick == int(tick)]
+    top, step = max(y_ticks[-1], most), (WIDTH - LEFT - RIGHT) / len(values)
+    bars = []
+    for number, (name, count, url) in enumerate(values):
+        high = count / top * (HEIGHT - TOP - BOTTOM)
+        x, y = LEFT + number * step, HEIGHT - BOTTOM - high
+        places = (f"{x + step * 0.1:.1f}", f"{y:.1f}", f"{step * 0.8:.1f}", f"{high:.1f}", f"{x + step / 2:.1f}")
+        bars.append(Bar(*places, name, f"{count:,}", url if count else ""))
+    return BarChart(
+        tuple(bars),
+        tuple(Tick(f"{HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM):.1f}", f"{y:,.0f}") for y in y_ticks),
+    )

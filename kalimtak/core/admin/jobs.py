@@ -50,7 +50,13 @@ class ResultPanel(Panel):
         return bool(obj.result)
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        return {"rows": [(name.replace("_", " "), value) for name, value in obj.result.items()]}
+        shown = ((name, value) for name, value in obj.result.items() if not is_nested(value))
+        return {"rows": [(name.replace("_", " "), value) for name, value in shown]}
+
+
+def is_nested(value: Any) -> bool:
+    """Whether it is a table of tables, which a panel of its own has to draw."""
+    return isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values())
 
 
 def progress_words(job: Job) -> list[str]:

@@ -377,3 +377,17 @@ def test_what_is_no_text_encoder_is_refused_in_one_line(request_of: Callable[...
         embedding.fit(odd)
     assert "\n" not in str(caught.value)
     assert not list((odd.cache / "encoders").glob("draft-*"))
+
+
+def test_texts_are_encoded_outside_any_training_and_once(
+    cache: Path, tiny_encoder: Path, encoded: list[Tokens]
+) -> None:
+    texts = [each.fields for each in numbered(12)]
+    how = {"model_name": str(tiny_encoder), "max_length": 32}
+    vectors = embedding.encode(texts, cache, Listener(), **how)
+    assert len(encoded) == 12
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(12), abs=1e-5)
+    assert embedding.encode(texts[::-1], cache, Listener(), **how)[::-1].tolist() == vectors.tolist()
+    assert len(encoded) == 12
+    with pytest.raises(FamilyError, match="no folder"):
+        embedding.encode(texts, cache, Listener(), model_name="/no/such/folder")

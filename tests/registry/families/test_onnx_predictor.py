@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from registry import families
 from registry.families import onnx_predictor
-from registry.families.onnx_predictor import CPU, CUDA, FP32_NAME, INT8_NAME, OnnxPredictor
+from registry.families.onnx_predictor import CPU, CUDA, FP32_NAME, INT8_NAME, OnnxPredictor, session_options
 from registry.manifest import read_manifest
 from tests.registry.families.material import Built, sentences
 
@@ -84,6 +85,21 @@ def test_a_graph_that_takes_no_batch_is_asked_one_by_one(fp32: OnnxPredictor, mo
 
     monkeypatch.setattr(fp32._graph, "run_batch", one_row)
     assert fp32._most_per_pass(fp32._graph) == 1
+
+
+def test_a_step_that_is_slow_on_a_cpu_is_not_made_of_two_quick_ones(built: Builder, tmp_path: Path) -> None:
+    """onnxruntime makes it by itself; should it call it otherwise one day, that is to be noticed."""
+    graph = built("encoder")[0] / "serving" / FP32_NAME
+    fused = "SkipLayerNormalization"
+    assert fused in steps_of(graph, onnxruntime.SessionOptions(), tmp_path)
+    assert fused not in steps_of(graph, session_options(), tmp_path)
+    assert fused in steps_of(graph, session_options(provider=CUDA), tmp_path)
+
+
+def steps_of(graph: Path, options: onnxruntime.SessionOptions, folder: Path) -> set[str]:
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(str(graph), options, providers=[CPU])
+    return {node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node}
 
 
 # ---- the choice of the provider --------------------------------------------------------------------------------------

@@ -23,8 +23,18 @@ class Command(KalimtakCommand):
             stats = services.examples_curate(
                 classifier=classifier, dry_run=options["dry_run"], actor="command line", progress=progress
             ).to_dict()
-        reasons = stats.pop("reasons")
+        if not options["dry_run"]:
+            services.queue_rank_later(classifier, actor="command line")
+        reasons, shares = stats.pop("reasons"), stats.pop("shares")
         title = "Curation (nothing was written)" if options["dry_run"] else "Curation"
         self.table(title, ("", "count"), list(stats.items()))
         if reasons:
             self.table("Reasons", ("reason", "count"), list(reasons.items()))
+        for slug, kinds in shares.items():
+            rows = [
+                (kind, name or "–", f"{before:.1%}", f"{after:.1%}")
+                for kind, found in kinds.items()
+                for name, (before, after) in found.items()
+            ]
+            if rows:
+                self.table(f"Shares of {slug}", ("", "name", "before", "after"), rows)

@@ -1,12 +1,11 @@
 """`manage.py export_dataset SLUG|SNAPSHOT FILE`: a classifier's items, or what a snapshot froze, as a file."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from kalimtak.core.commands import KalimtakCommand
+from kalimtak.core.commands import KalimtakCommand, watched
 from kalimtak.core.errors import InvalidInput, NotFound
 from registry.models import Classifier
 from training import services
@@ -31,10 +30,10 @@ class Command(KalimtakCommand):
         else:
             snapshot = _snapshot(options["which"])
             classifier, rows, last = snapshot.classifier, services.snapshot_to_export(snapshot), "weight"
-        columns = [*classifier.input_fields, classifier.label_field, "split", last]
+        columns = services.export_columns(classifier, last=last)
         try:
             with self.progress(f"Writing {options['file'].name}") as progress:
-                count = write_rows(options["file"], columns, _watched(rows, progress))
+                count = write_rows(options["file"], columns, watched(rows, progress))
         except ExportRefused as error:
             raise InvalidInput(str(error)) from error
         except OSError as error:
@@ -48,10 +47,3 @@ def _snapshot(digest: str) -> DatasetSnapshot:
     if len(snapshots) != 1:
         raise NotFound(f"{digest[:80]!r} names neither a classifier nor one snapshot (its digest, 8 digits or more).")
     return snapshots[0]
-
-
-def _watched(rows: Any, progress: Any) -> Iterator[Any]:
-    for number, row in enumerate(rows, start=1):
-        if number % 1_000 == 0:
-            progress(0.0, f"{number:,} rows")
-        yield row

@@ -10,6 +10,8 @@ from kalimtak.core.foreground import refuse_unless_succeeded, run_here
 from registry.services import classifier_get
 from training import services
 from training.models import Dataset, TrainingDataItem
+from training.services.datasets import UNKNOWN_LABELS
+from training.streams import ENCODINGS
 
 ACTOR = "command line"
 ERRORS_PRINTED = 20
@@ -28,6 +30,23 @@ class Command(KalimtakCommand):
             "--text-field", action="append", default=[], metavar="COLUMN", help="once for each input, in order"
         )
         parser.add_argument("--label-field", default="", metavar="COLUMN")
+        parser.add_argument(
+            "--encoding", choices=sorted(ENCODINGS), default="", help="of a text file that is not UTF-8"
+        )
+        parser.add_argument(
+            "--map",
+            action="append",
+            default=[],
+            metavar="FOUND=LABEL",
+            help="a label in the file as one of the classifier's; nothing after the = leaves its rows out",
+        )
+        parser.add_argument(
+            "--unknown-labels",
+            choices=UNKNOWN_LABELS,
+            default="report",
+            help="rows with labels the classifier does not have: list them, refuse the file, or drop them with a count",
+        )
+        parser.add_argument("--redact", action="store_true", help="replace personal data by placeholders")
         parser.add_argument("--analyse-only", action="store_true", help="say what the file is and load nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -40,7 +59,7 @@ class Command(KalimtakCommand):
             name=path.name,
             role=options["role"],
             split=options["split"],
-            options={"text_fields": options["text_field"], "label_field": options["label_field"]},
+            options=_told(options),
             actor=ACTOR,
             then=None if options["analyse_only"] else "none",
             ring=False,
@@ -66,6 +85,12 @@ class Command(KalimtakCommand):
             f"{report['conflicts']:,} conflicting, {report['empty']:,} empty; "
             f"{length.get('p50', 0):,} characters at the median, {length.get('p95', 0):,} at the 95th percentile"
         )
+        if personal := report["personal"]["rows"]:
+            kinds = ", ".join(f"{kind.lower()} {count:,}" for kind, count in report["personal"]["kinds"].items())
+            looked = report["personal"]["looked_at"]
+            write(f"Personal data in {personal:,} of the first {looked:,} rows ({kinds}); --redact replaces it.")
+        if dropped := report["dropped_count"]:
+            write(f"{dropped:,} rows left out by their label: {_counts(report['dropped'])}.")
         write(f"Scripts: {_counts(report['scripts'])}. Languages: {_counts(report['languages']) or 'not known'}.")
         rows = [(label, f"{count:,}") for label, count in report["labels"].items()]
         self.table("Labels", ("label", "rows"), rows[:50])
@@ -79,8 +104,23 @@ class Command(KalimtakCommand):
         self.stdout.write(
             f"Data set {dataset.pk}: {outcome['loaded']:,} loaded ({outcome['for_review']:,} wait for review), "
             f"{outcome['duplicates']:,} already there, {outcome['refused_before']:,} refused by a reviewer before, "
+            f"{outcome['held_out']:,} copies of held-out texts, "
             f"{errors:,} with errors."
         )
+
+
+def _told(options: dict[str, Any]) -> dict[str, Any]:
+    """What was said of the file, as `options_check` knows it."""
+    told: dict[str, Any] = {name: options[name] for name in ("label_field", "encoding", "redact") if options[name]}
+    if options["text_field"]:
+        told["text_fields"] = options["text_field"]
+    if options["unknown_labels"] != UNKNOWN_LABELS[0]:
+        told["unknown_labels"] = options["unknown_labels"]
+    if pairs := options["map"]:
+        if wrong := next((pair for pair in pairs if "=" not in pair), None):
+            raise CommandError(f"--map {wrong[:60]!r}: write it as FOUND=LABEL.")
+        told["labels"] = {found: label for found, _, label in (pair.partition("=") for pair in pairs)}
+    return told
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -1,0 +1,172 @@
+"""From a file to items in the admin: looked at, columns and labels settled, loaded, examined, given another role."""
+
+import io
+
+import pytest
+from django.urls import reverse
+
+from kalimtak.core import jobs
+from training import services
+from training.models import Dataset, TrainingDataItem
+
+pytestmark = pytest.mark.django_db
+
+
+def url(name, *args):
+    return reverse(f"admin:training_dataset_{name}", args=args)
+
+
+@pytest.fixture
+def add(world):
+    def add(content, name="rows.csv", **values):
+        raw = content if isinstance(content, bytes) else content.encode()
+        return services.dataset_add(world.emotion, source=io.BytesIO(raw), name=name, actor="tala", **values)
+
+    return add
+
+
+BODY = "n;texte;gefühl\n1;was für ein Tag;joy\n2;<script>alert(1)</script>;froh\n3;=1+1;froh\n4;=2+2;junk\n5;oh;odd\n"
+
+
+def test_a_preview_shows_rows_format_columns_and_labels(add, sign_in):
+    dataset = add(BODY)
+    text = sign_in("tala").get(url("load", dataset.pk)).text
+    for shown in (
+        "was für ein Tag",
+        "UTF-8",
+        "<code>;</code>",
+        "gefühl",
+        "froh",
+        "&lt;script&gt;",
+        "its texts are the longest",
+    ):
+        assert shown in text
+    assert "<script>alert" not in text
+    assert not TrainingDataItem.objects.filter(dataset=dataset).exists()
+
+
+def test_labels_are_mapped_one_by_one(add, sign_in):
+    dataset = add(BODY)
+    client = sign_in("tala")
+    chosen = {"input_0": "texte", "label_field": "gefühl", "again": "1"}
+    form = client.post(url("load", dataset.pk), chosen).context["form"]
+    fields = {field.label: name for name, field in form.fields.items()}
+    body = {
+        "then": "none",
+        "input_0": "texte",
+        "label_field": "gefühl",
+        fields["Label “froh” means"]: "joy",
+        fields["Label “junk” means"]: "\x1f",
+        "unknown_labels": "report",
+    }
+    response = client.post(url("load", dataset.pk), body)
+    assert response.url == url("change", dataset.pk)
+    dataset.refresh_from_db()
+    assert dataset.options["labels"] == {"froh": "joy", "junk": ""}
+    assert jobs.run(dataset.job_id) == "succeeded"
+    labels = TrainingDataItem.objects.filter(dataset=dataset).values_list("label", flat=True)
+    assert list(labels) == ["joy", "joy", "joy"]
+    page = client.get(url("change", dataset.pk)).text
+    assert "Unknown label &#x27;odd&#x27;." in page
+    assert "junk" in page
+    bad = client.get(url("bad_rows", dataset.pk))
+    assert bad.getvalue().decode().splitlines() == ["line,reason", "6,Unknown label 'odd'."]
+    assert "attachment" in bad["Content-Disposition"]
+
+
+def test_another_encoding_is_tried_without_loading(add, sign_in):
+    dataset = add("text,label\ncafé,joy\n".encode("cp1252"))
+    client = sign_in("tala")
+    page = client.get(url("load", dataset.pk)).text
+    assert "is not UTF-8" in page
+    assert "Load it</button>" not in page
+    again = client.post(url("load", dataset.pk), {"encoding": "cp1252", "again": "1", "then": "none"})
+    assert "café" in again.text
+    dataset.refresh_from_db()
+    assert dataset.job is None
+    client.post(url("load", dataset.pk), {"encoding": "cp1252", "then": "none"})
+    dataset.refresh_from_db()
+    assert jobs.run(dataset.job_id) == "succeeded"
+    assert TrainingDataItem.objects.get(dataset=dataset).fields == {"text": "café"}
+
+
+def test_columns_that_cannot_be_told_are_asked_for(add, sign_in):
+    dataset = add("a,b\n1,2\n", name="rows.csv")
+    page = sign_in("tala").get(url("load", dataset.pk)).text
+    assert "Column of the label" in page
+
+
+def test_a_file_or_an_address_but_not_both(world, sign_in, settings, jsonl):
+    settings.KALIMTAK_DATASET_HOSTS = ["data.example.org"]
+    client = sign_in("tala")
+    body = {"classifier": world.emotion.pk, "role": "training", "split": "", "then": "none"}
+    assert "one of the two" in client.post(url("upload"), body).text
+    address = "https://data.example.org/rows.csv"
+    assert "one of the two" in client.post(url("upload"), body | {"file": jsonl, "url": address}).text
+    assert "is not among the hosts" in client.post(url("upload"), body | {"url": "https://evil.example/x.csv"}).text
+    response = client.post(url("upload"), body | {"url": address})
+    dataset = Dataset.objects.first()
+    assert response.url == url("change", dataset.pk)
+    assert (dataset.origin, dataset.job.kind) == ("url", "import")
+
+
+def test_loading_can_be_cancelled_and_goes_on(add, sign_in):
+    dataset = add("text,label\n" + "".join(f"text {n},joy\n" for n in range(900)))
+    client = sign_in("tala")
+    client.post(url("load", dataset.pk), {"then": "none"})
+    assert url("cancel", dataset.pk) in client.get(url("change", dataset.pk)).text
+    client.post(url("cancel", dataset.pk))
+    page = client.get(url("change", dataset.pk)).text
+    assert url("load", dataset.pk) in page
+    assert url("cancel", dataset.pk) not in page
+    client.post(url("load", dataset.pk), {"then": "none"})
+    dataset.refresh_from_db()
+    assert jobs.run(dataset.job_id) == "succeeded"
+    assert TrainingDataItem.objects.filter(dataset=dataset).count() == 900
+
+
+def test_a_role_is_changed_with_its_consequences_said(add, sign_in):
+    dataset = services.dataset_load(add("text,label\none day,joy\none night,fear\n"))
+    client = sign_in("tala")
+    page = client.get(url("role", dataset.pk)).text
+    assert "The golden set then has 2 rows" in page
+    assert "mixed into each training" in page
+    client.post(url("role", dataset.pk), {"role": "golden"})
+    assert set(TrainingDataItem.objects.filter(dataset=dataset).values_list("split", flat=True)) == {"test"}
+    assert "2 rows are held out no more" in client.get(url("role", dataset.pk)).text
+
+
+def test_an_examination_leads_to_the_items_behind_its_figures(add, sign_in):
+    body = "text,label\n" + "".join(f"text number {n} of joy,joy\n" for n in range(30)) + "سعيد جدا,joy\n"
+    dataset = services.dataset_load(add(body))
+    client = sign_in("tala")
+    response = client.post(url("examine", dataset.pk))
+    job = jobs.Job.objects.get(kind="examine")
+    assert response.url == reverse("admin:core_job_change", args=[job.pk])
+    assert jobs.run(job.pk) == "succeeded"
+    page = client.get(url("change", dataset.pk)).text
+    arabic = TrainingDataItem.objects.get(fields__text="سعيد جدا")
+    link = f"/admin/training/trainingdataitem/?id__in={arabic.pk}"
+    assert link in page
+    listed = client.get(link)
+    assert listed.status_code == 200
+    assert [item.pk for item in listed.context["cl"].result_list] == [arabic.pk]
+    label = f"/admin/training/trainingdataitem/?dataset__id__exact={dataset.pk}&label=joy"
+    assert label.replace("&", "&amp;") in page
+    assert len(client.get(label).context["cl"].result_list) == 31
+
+
+def test_a_log_of_interactions_has_its_own_report(world, sign_in):
+    dataset = services.interactions_add(
+        world.emotion,
+        source=io.BytesIO(b"text,label,rating\na day,joy,up\nx,odd,1\n"),
+        name="l.csv",
+        actor="o",
+        ring=False,
+    )
+    assert jobs.run(dataset.job_id) == "succeeded"
+    client = sign_in("tala")
+    page = client.get(url("change", dataset.pk)).text
+    assert "Feedback recorded" in page
+    assert "Unknown label &#x27;odd&#x27; (the answer)." in page
+    assert url("role", dataset.pk) not in page

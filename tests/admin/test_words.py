@@ -1,0 +1,41 @@
+"""Pages around curation: the words that staff block or allow, and what a set was made of before and after."""
+
+from kalimtak.core.models import Job
+from tests.admin.conftest import HOSTILE
+from training.models import BlockedWord
+
+
+def test_staff_edit_the_lists_in_the_admin(world, sign_in):
+    tala = sign_in("tala")
+    answer = tala.post("/admin/training/blockedword/words/", {"words": "flip\nفلان*", "effect": "block"}, follow=True)
+    assert "2 words were listed." in answer.text
+    assert "فلان*" in answer.text
+    refused = tala.post("/admin/training/blockedword/words/", {"words": "<script>alert(1)</script>", "effect": "block"})
+    assert refused.status_code == 200
+    assert "<script>alert(1)" not in refused.text
+    row = BlockedWord.objects.get(word="flip")
+    answer = tala.post(f"/admin/training/blockedword/{row.pk}/remove/", follow=True)
+    assert "The word was removed." in answer.text
+    assert sign_in("rami").post("/admin/training/blockedword/words/", {"words": "x"}).status_code == 403
+
+
+def test_a_curation_tells_the_shares_before_and_after(world, sign_in):
+    shares = {
+        "emotion": {"label": {HOSTILE: [0.5, 0.4]}, "source": {"key:abc": [0.1, 0.2]}, "domain": {"": [1.0, 1.0]}}
+    }
+    job = Job.objects.create(kind="curate", key="curate:1", state="succeeded", result={"loaded": 2, "shares": shares})
+    page = sign_in("vera").get(f"/admin/core/job/{job.pk}/change/").text
+    assert "Shares of the set" in page
+    assert "50.0%" in page
+    assert "40.0%" in page
+    assert "not told" in page
+    assert "&lt;script&gt;alert" in page
+    assert "&#x27;before&#x27;" not in page
+
+
+def test_the_curate_command_prints_the_shares(world, capsys):
+    from django.core.management import call_command
+
+    call_command("curate", "--classifier", "emotion", "--dry-run")
+    printed = capsys.readouterr().out
+    assert "label\tjoy\t25.0%\t24.4%" in printed  # one more text that is not joy

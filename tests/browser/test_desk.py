@@ -1,0 +1,158 @@
+"""The review desk by keyboard: the next item at once, taking back, what others did, an item from the right."""
+
+import pytest
+
+from tests.browser.keyboard import Keyboard
+from tests.browser.visitor import PHONE
+
+# What the verdicts do is tried on every database in `tests/admin` and `tests/training`; here it is what the page does.
+pytestmark = pytest.mark.own_servers
+
+ARABIC = "أنا سعيد جدا اليوم، شكرا لكم على كل شيء!"
+
+
+@pytest.fixture
+def arabic(world):
+    """The first item is one that is read from the right, and the model was torn over it."""
+    item = world.items[0]
+    item.interaction.scores = {"joy": 0.47, "sadness": 0.43, "anger": 0.06, "fear": 0.04}
+    item.interaction.save()
+    near = list(type(item).objects.filter(status="approved").values_list("pk", flat=True)[:3])
+    item.fields, item.why, item.queue_facts = {"text": ARABIC}, "unsure", {"near": near}
+    item.reason, item.priority = "two sources disagree", 1.0
+    item.save()
+    return item
+
+
+def sit(office, item, **context):
+    """At the desk, with the next item ahead."""
+    visitor = office("rami", **context)
+    visitor.page.goto(f"/admin/training/trainingdataitem/{item.pk}/review/")
+    visitor.page.wait_for_function("document.getElementById('k-ahead').content.firstElementChild")
+    return visitor
+
+
+def text_of(page):
+    return page.locator("#k-desk blockquote").inner_text()
+
+
+def test_the_next_item_is_there_before_the_server_has_answered(office, arabic, world):
+    page = sit(office, arabic).page
+    held = []
+    page.route("**/verdict/", lambda route: held.append(route))  # the server is slow
+    page.keyboard.press("a")
+    page.wait_for_url(f"**/{world.items[1].pk}/review/")
+    assert text_of(page) == "waiting text 1"
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    arabic.refresh_from_db()
+    assert arabic.status == "review"
+    held[0].continue_()
+    page.get_by_text("Approved.").wait_for()
+    page.wait_for_function("document.getElementById('k-ahead').content.firstElementChild")
+    arabic.refresh_from_db()
+    assert arabic.status == "approved"
+
+
+def test_undo_brings_the_item_back_and_what_was_pressed_next_counts_for_it(office, arabic, world):
+    page = sit(office, arabic).page
+    page.keyboard.press("r")
+    page.get_by_text("Rejected.").wait_for()
+    page.keyboard.press("u")
+    page.get_by_text("taken back").wait_for()
+    assert text_of(page) == ARABIC
+    page.keyboard.press("1")
+    page.get_by_text("Relabelled.").wait_for()
+    assert type(arabic).objects.filter(fields=arabic.fields, label="joy", status="approved").exists()
+    world.items[1].refresh_from_db()
+    assert world.items[1].status == "review"
+
+
+def test_keys_pressed_faster_than_the_server_answers_count_one_after_the_other(office, arabic, world):
+    page = sit(office, arabic).page
+    page.keyboard.press("a")
+    page.keyboard.press("a")  # so soon it was meant once
+    page.keyboard.press("r")
+    page.wait_for_url(f"**/{world.items[2].pk}/review/")
+    page.get_by_text("Rejected.").wait_for()
+    for item, status in ((arabic, "approved"), (world.items[1], "rejected"), (world.items[2], "review")):
+        item.refresh_from_db()
+        assert item.status == status
+
+
+def test_a_conflict_is_told_on_the_next_item_and_leads_back(office, arabic, people, world):
+    from training import services
+
+    visitor = sit(office, arabic)
+    services.item_review(arabic, reviewer=people.tala, verdict="reject")
+    visitor.refusals.add(409)
+    visitor.page.keyboard.press("a")
+    visitor.page.get_by_text("Somebody decided item").wait_for()
+    assert text_of(visitor.page) == "waiting text 1"
+    visitor.look()
+    visitor.page.get_by_role("link", name="Back to that item").click()
+    visitor.page.get_by_text("Rejected by tala.").wait_for()
+
+
+def test_a_server_that_is_gone_takes_nothing_from_the_screen(office, arabic):
+    visitor = sit(office, arabic)
+    visitor.page.route("**/verdict/", lambda route: route.abort())
+    visitor.page.keyboard.press("a")
+    visitor.page.get_by_text("The server did not answer.").wait_for()
+    assert text_of(visitor.page) == ARABIC
+    visitor.faults.clear()  # the request that failed is what this is about
+    arabic.refresh_from_db()
+    assert arabic.status == "review"
+
+
+def test_all_that_waits_is_gone_through_by_keys_alone(office, arabic, world):
+    visitor = sit(office, arabic)
+    page = visitor.page
+    for number, key in enumerate(("a", "r", "2", "s", "r")):
+        page.wait_for_function(f"document.querySelector('.k-item').dataset.item == {world.items[number].pk}")
+        page.keyboard.press(key)
+    page.get_by_text("Nothing waits for review.").wait_for()
+    visitor.look_all_over()
+    Keyboard(page).choose(page.get_by_role("button", name="Look at the one that you skipped"))
+    page.wait_for_url(f"**/{world.items[3].pk}/review/")
+
+
+@pytest.mark.parametrize("look", [{}, {"viewport": PHONE, "color_scheme": "dark"}, {"locale": "ar"}])
+def test_the_desk_is_accessible_in_every_look(office, arabic, tmp_path, look):
+    visitor = sit(office, arabic, **look)
+    assert visitor.page.locator("#k-desk blockquote").evaluate("(el) => getComputedStyle(el).direction") == "rtl"
+    visitor.page.screenshot(path=tmp_path / "desk.png", full_page=True)
+    visitor.look_all_over()
+
+
+@pytest.mark.parametrize("look", [{}, {"viewport": PHONE, "color_scheme": "dark"}, {"locale": "ar"}])
+def test_many_are_judged_at_once_by_keyboard(office, arabic, world, tmp_path, look):
+    visitor = office("rami", **look)
+    page, keys = visitor.page, Keyboard(visitor.page)
+    page.goto("/admin/training/trainingdataitem/waiting/?classifier=emotion")
+    page.screenshot(path=tmp_path / "waiting.png", full_page=True)
+    visitor.look_all_over()
+    keys.choose(page.get_by_label("Tick all on this page"), "Space")
+    keys.choose(page.get_by_label(f"Item {arabic.pk}"), "Space")
+    page.get_by_role("button", name="Reject…").press("Enter")
+    page.get_by_role("heading", name="Reject 4 items?").wait_for()
+    page.screenshot(path=tmp_path / "confirm.png", full_page=True)
+    visitor.look_all_over()
+    keys.choose(page.get_by_role("button", name="Reject"))
+    page.get_by_text("4 items were judged.").wait_for()
+    arabic.refresh_from_db()
+    assert arabic.status == "review"
+
+
+@pytest.mark.parametrize("look", [{}, {"viewport": PHONE, "color_scheme": "dark"}, {"locale": "ar"}])
+def test_the_figures_of_agreement_are_accessible(office, world, people, tmp_path, look):
+    from training import services
+
+    world.emotion.policy = {**world.emotion.policy, "review": {"second_share": 1.0}}
+    world.emotion.save()
+    for number, item in enumerate(world.items):
+        services.item_review(item, reviewer=people.rami, verdict="approve")
+        services.item_review(item, reviewer=people.tala, verdict="relabel" if number % 2 else "approve", label="fear")
+    visitor = office("rami", **look)
+    visitor.page.goto("/admin/training/trainingdataitem/agreement/")
+    visitor.page.screenshot(path=tmp_path / "agreement.png", full_page=True)
+    visitor.look_all_over()

@@ -1,0 +1,172 @@
+"""Telling floods of evidence from people who differ in opinion. Pure.
+
+A *word* is a label that somebody named: a correction or an example. Ratings only agree with the model, and the caps of
+`diversity` hold those. Counted are windows of an hour that begin every half hour. What reaches `burst` words in one is
+
+- `source_burst`: all of one source,
+- `copies`: all of nearly the same text, whoever sent it (MinHash over its words, Broder 1997, in four bands of two),
+- `coordinated`: all through one key of sources that were first heard of within a day before, over half of them for one
+  label: those for that label,
+- `newcomers`: the same without such a label.
+
+The first three are quarantined, as a person who looks at them one by one would see nothing odd; newcomers wait for a
+reviewer. Compare OWASP LLM04:2025, data and model poisoning, and Jagielski et al. 2018 on poisoned labels.
+"""
+
+import re
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TypeVar
+
+from registry.text import prepare
+from training.etl import Fields, Record
+
+STEP = timedelta(minutes=30)
+WINDOW = 2 * STEP
+FRESH = timedelta(days=1)
+QUARANTINING = frozenset({"source_burst", "copies", "coordinated"})
+PEOPLE = ("subject:", "user:")  # sources that are a person; a key alone may be anybody
+
+_BANDS, _ROWS = 4, 2
+_FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0xD3A2646D, 0xFD7046C5, 0xB55A4F09)
+_MASK = 0xFFFFFFFF
+_WORD = re.compile(r"[^\W\d_]+")
+
+G = TypeVar("G", str, int)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One label that somebody named. `key` is the row's ("feedback" or "item", id); `channel` is the API key it came
+    through ("": none)."""
+
+    key: tuple[str, int]
+    source: str
+    channel: str
+    at: datetime
+    fields: Fields
+    label: str
+
+    @property
+    def step(self) -> int:
+        """The half hour it was said in."""
+        return int(self.at.timestamp() // STEP.total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Why a word is held back; `kind` is one of the four above."""
+
+    kind: str
+    reason: str
+
+
+class FloodWatch:
+    """Counts every word first (`count`), then judges those of suspicious times (`judge`)."""
+
+    def __init__(self, burst: int) -> None:
+        self.burst = burst
+        self._sources: Counter[tuple[str, int]] = Counter()
+        self._channels: Counter[tuple[str, int]] = Counter()
+        self._bands: Counter[tuple[int, int]] = Counter()
+
+    def count(self, word: Word) -> None:
+        self._sources[word.source, word.step] += 1
+        self._channels[word.channel, word.step] += 1
+        for band in sketch(word.fields):
+            self._bands[band, word.step] += 1
+
+    def suspicious_steps(self) -> set[int]:
+        """The half hours in which something reached the burst, alone or with the next one."""
+        return self._reached(self._sources) | self._reached(self._channels) | self._reached(self._bands)
+
+    def _reached(self, counted: Counter[tuple[G, int]]) -> set[int]:
+        return {step for group, step in list(counted) if _most(counted, group, step) >= self.burst}
+
+    def crowded_sources(self, words: Iterable[Word]) -> set[str]:
+        """Sources about which `judge` wants to know when they were first heard of."""
+        return {word.source for word in words if _most(self._channels, word.channel, word.step) >= self.burst}
+
+    def judge(self, words: Sequence[Word], first_heard: Mapping[str, datetime]) -> dict[tuple[str, int], Suspicion]:
+        """{key: suspicion} of `words`, all those of the suspicious half hours."""
+        found = self._crowds(words, first_heard)
+        for word in words:
+            count = _most(self._sources, word.source, word.step)
+            if count >= self.burst:
+                reason = f"Its source named {count} labels within an hour."
+                found[word.key] = Suspicion("source_burst", reason)
+                continue
+            copies = max((_most(self._bands, band, word.step) for band in sketch(word.fields)), default=0)
+            if copies >= self.burst:
+                found[word.key] = Suspicion("copies", f"Nearly the same text came {copies} times within an hour.")
+        return found
+
+    def _crowds(self, words: Sequence[Word], first_heard: Mapping[str, datetime]) -> dict[tuple[str, int], Suspicion]:
+        fresh: defaultdict[tuple[str, int], list[Word]] = defaultdict(list)
+        for word in words:
+            if first_heard.get(word.source, word.at) >= word.at - FRESH:
+                fresh[word.channel, word.step].append(word)
+        found: dict[tuple[str, int], Suspicion] = {}
+        for channel, step in sorted(fresh):
+            crowd = [*fresh[channel, step], *fresh.get((channel, step + 1), [])]
+            if len(crowd) < self.burst or len({word.source for word in crowd}) < 2:
+                continue
+            label, count = Counter(word.label for word in crowd).most_common(1)[0]
+            reason = f"{len(crowd)} labels came within an hour from sources that were new"
+            for word in crowd:
+                if 2 * count <= len(crowd):
+                    found.setdefault(word.key, Suspicion("newcomers", f"{reason}."))
+                elif word.label == label:
+                    found[word.key] = Suspicion("coordinated", f"{reason}, {count} of them for the same label.")
+        return found
+
+
+def _most(counted: Counter[tuple[G, int]], group: G, step: int) -> int:
+    """The most of a group in an hour that this half hour is part of."""
+    return counted[group, step] + max(counted[group, step - 1], counted[group, step + 1])
+
+
+def sketch(fields: Fields) -> tuple[int, ...]:
+    """Numbers of which nearly equal texts share at least one: digits, signs, case and a word in ten change little."""
+    words = {word for text in fields for word in _WORD.findall(prepare(text).casefold())}
+    if len(words) < 3:
+        return (zlib.crc32("\x1f".join(prepare(text).casefold() for text in fields).encode()),)
+    hashes = [_hash(word) for word in words]
+    least = [min(value * factor & _MASK for value in hashes) for factor in _FACTORS]
+    return tuple(hash((band, *least[band * _ROWS : (band + 1) * _ROWS])) for band in range(_BANDS))
+
+
+@lru_cache(maxsize=65_536)
+def _hash(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "replace")) | 1
+
+
+def hold_back(
+    records: Sequence[Record], suspicions: Mapping[tuple[str, int], Suspicion]
+) -> tuple[list[Record], list[Record]]:
+    """The records that go on, newcomers doubted, and those for quarantine, which shall not touch what others said."""
+    going, held = [], []
+    for record in records:
+        key = ("item", record.item_id) if record.item_id is not None else ("feedback", record.feedback_id or 0)
+        suspicion = suspicions.get(key)
+        if suspicion is None or not record.is_human_label:
+            going.append(record)
+        elif suspicion.kind in QUARANTINING:
+            held.append(record.doubted(suspicion.kind, suspicion.reason))
+        else:
+            going.append(record.doubted(suspicion.kind, suspicion.reason))
+    return going, held
+
+
+def is_held(record: Record) -> bool:
+    """Whether it belongs into quarantine."""
+    return any(doubt.kind in QUARANTINING for doubt in record.doubts)
+
+
+def is_person(record: Record) -> bool:
+    """Whether somebody in particular said it, so that another one who says the same makes two."""
+    return record.trusted and record.source.startswith(PEOPLE)

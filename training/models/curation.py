@@ -1,0 +1,60 @@
+"""What staff and the set itself tell curation: blocked words, domains."""
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+
+class BlockedWord(models.Model):
+    """A word that staff added to the shipped lists (`training/etl/content.py`), or one that they allow.
+
+    `word` may end with an asterisk. Without a classifier it holds for all of them.
+    """
+
+    class Effect(models.TextChoices):
+        BLOCK = "block", _("block")
+        ALLOW = "allow", _("allow")
+
+    word = models.CharField(_("word"), max_length=60)
+    effect = models.CharField(_("effect"), max_length=5, choices=Effect, default=Effect.BLOCK)
+    classifier = models.ForeignKey(
+        "registry.Classifier",
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="blocked_words",
+        verbose_name=_("classifier"),
+    )
+    added_by = models.CharField(_("added by"), max_length=150)
+    added_at = models.DateTimeField(_("added"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("blocked word")
+        verbose_name_plural = _("blocked words")
+        ordering = ["word", "pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["word"], condition=Q(classifier__isnull=True), name="blocked_word_once_for_all"
+            ),
+            models.UniqueConstraint(fields=["word", "classifier"], name="blocked_word_once_per_classifier"),
+        ]
+
+    def __str__(self) -> str:
+        return self.word
+
+
+class DomainMap(models.Model):
+    """The domains that were found among a classifier's texts (`training/etl/domains.py`), {name: {word: weight}}."""
+
+    classifier = models.OneToOneField(
+        "registry.Classifier", models.CASCADE, related_name="domain_map", verbose_name=_("classifier")
+    )
+    clusters = models.JSONField(_("clusters"), default=dict)
+    created_at = models.DateTimeField(_("found"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("domain map")
+        verbose_name_plural = _("domain maps")
+
+    def __str__(self) -> str:
+        return str(self.classifier)

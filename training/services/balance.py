@@ -1,0 +1,62 @@
+"""What the set of a classifier is made of while a curation adds to it."""
+
+from collections import Counter
+
+from django.db.models import Count, QuerySet
+
+from registry.models import Classifier
+from training.etl import Record
+from training.etl.diversity import SetCounts, shares
+from training.etl.quality import usual_scripts
+from training.models import TrainingDataItem
+
+_SCRIPT_SAMPLE = 1_000
+_SOURCE_SHOWN = 20  # characters; enough to find it among items
+
+
+class Balance:
+    """Trainable items per label and domain, and those that came from evidence per source."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        items = TrainingDataItem.objects.filter(classifier=classifier).trainable()
+        self._labels = _counted(items, "label")
+        self._domains = _counted(items, "domain")
+        self._sources = _counted(items.exclude(origin=TrainingDataItem.Origin.IMPORT), "source")
+        self._before = Counter(self._labels), Counter(self._domains), Counter(self._sources)
+
+    def counts(self) -> SetCounts:
+        return SetCounts(self._labels, self._sources, self._domains)
+
+    def add(self, record: Record) -> None:
+        """Count a record that was approved."""
+        self._labels[record.label] += 1
+        self._domains[record.domain] += 1
+        self._sources[record.source] += 1
+
+    def shares(self) -> dict[str, dict[str, list[float]]]:
+        """{label, domain, source: {name: [share before this curation, share now]}}; nothing where nothing is told."""
+        labels, domains, sources = self._before
+        told = {"label": shares(labels, self._labels)}
+        told["source"] = shares(_shortened(sources), _shortened(self._sources))
+        if any(self._domains.keys()):
+            told["domain"] = shares(domains, self._domains)
+        return {kind: found for kind, found in told.items() if found}
+
+
+def _counted(items: "QuerySet[TrainingDataItem]", column: str) -> Counter[str]:
+    return Counter(dict(items.order_by().values_list(column).annotate(rows=Count("pk"))))
+
+
+def _shortened(counts: Counter[str]) -> Counter[str]:
+    """Under the beginning of each source: it is found by it among the items, and the whole is nobody's business."""
+    found: Counter[str] = Counter()
+    for source, count in counts.items():
+        found[source if len(source) <= _SOURCE_SHOWN else source[:_SOURCE_SHOWN] + "…"] += count
+    return found
+
+
+def scripts_of_set(classifier: Classifier) -> frozenset[str]:
+    """The scripts that the classifier's texts are written in; none while they are too few to tell."""
+    items = TrainingDataItem.objects.filter(classifier=classifier).trainable()
+    rows = items.order_by("content_hash").values_list("fields", flat=True)[:_SCRIPT_SAMPLE]
+    return usual_scripts([" ".join(fields.values()) for fields in rows])

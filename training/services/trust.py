@@ -1,0 +1,291 @@
+"""Whose word becomes a label: floods are held back, people who agree count, nobody approves what is their own."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+from django.db.models import Count, Min, Q, QuerySet
+from django.utils import timezone
+
+from interactions.models import Feedback, UserInteraction
+from interactions.services import pseudonym_of
+from kalimtak.core import audit
+from kalimtak.core.alerts import alert_open, alert_over
+from kalimtak.core.errors import Unavailable
+from registry.models import Classifier
+from registry.recipe import ReviewPolicy
+from training.etl import Record
+from training.etl.extract import waiting_candidates, waiting_feedback
+from training.etl.load import LIVE
+from training.etl.trust import (
+    PEOPLE,
+    QUARANTINING,
+    STEP,
+    WINDOW,
+    FloodWatch,
+    Suspicion,
+    Word,
+    hold_back,
+    is_person,
+)
+from training.models import ItemSource, TrainingDataItem
+
+Status = TrainingDataItem.Status
+FLOOD, NEWCOMERS = "feedback_flood", "feedback_newcomers"  # kinds of alerts
+WAITS_FOR_PEOPLE = "Waits until enough people say the same, or a reviewer."
+_CHUNK = 500
+
+
+class Trust:
+    """What one curation of a classifier believes; made before its first batch, from what waits and the hour before."""
+
+    def __init__(self, classifier: Classifier, policy: ReviewPolicy, *, dry_run: bool) -> None:
+        self.classifier, self.dry_run = classifier, dry_run
+        self.needed = int(policy.approve.removeprefix("agree:")) if policy.approve.startswith("agree:") else 0
+        self.suspicions = _suspicions(classifier, policy.burst)
+        self._said: list[Record] = []
+
+    def hold_back(self, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+        """The records that go on, with how many sources agree on each, and those for quarantine."""
+        going, held = hold_back(records, self.suspicions)
+        self._said = [record for record in going if is_person(record)]
+        sources: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for record in self._said:
+            sources[record.content_hash, record.label].add(record.source)
+        if self.needed:
+            for pair, known in _known_sources(self.classifier, sources).items():
+                sources[pair] |= known
+        counted = {pair: len(names) for pair, names in sources.items()}
+        return [replace(one, agreeing=counted.get((one.content_hash, one.label), 1)) for one in going], held
+
+    def agreed(self, record: Record) -> bool:
+        """Whether as many people said the same as `agree:N` asks for."""
+        return bool(self.needed) and is_person(record) and record.agreeing >= self.needed
+
+    def settle(self, now: datetime) -> int:
+        """Keep who said what of the batch, and approve what enough people have said by now; how many items."""
+        if not self.needed or not self._said:
+            return 0
+        items = _items_of(self.classifier, {(one.content_hash, one.label) for one in self._said})
+        keys = [(items.get((one.content_hash, one.label)), one.source) for one in self._said]
+        rows = [ItemSource(item_id=item, source=source) for item, source in keys if item]
+        ItemSource.objects.bulk_create(rows, ignore_conflicts=True)
+        agreed = (
+            TrainingDataItem.objects.filter(pk__in=[row.item_id for row in rows], status=Status.REVIEW)
+            .filter(reason=WAITS_FOR_PEOPLE, reviews=None)
+            .annotate(people=Count("sources"))
+            .filter(people__gte=self.needed)
+        )
+        settled = 0
+        for item in agreed:
+            rivals = TrainingDataItem.objects.filter(classifier=self.classifier, content_hash=item.content_hash)
+            if not rivals.filter(status=Status.APPROVED).exclude(label=item.label).exists():
+                item.status, item.decided_at = Status.APPROVED, now
+                item.reason = f"{self.needed} people said the same."
+                item.save(update_fields=["status", "reason", "decided_at"])
+                settled += 1
+        return settled
+
+    def recall(self) -> int:
+        """Put in quarantine what an earlier curation approved of a flood that was not yet one; how many items.
+
+        What a reviewer has looked at stays, and so does the golden set.
+        """
+        wanted = [key for key, suspicion in self.suspicions.items() if suspicion.kind in QUARANTINING]
+        if self.dry_run or not wanted:
+            return 0
+        recalled = 0
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            rows = Feedback.objects.filter(pk__in=[pk for kind, pk in chunk if kind == "feedback"])
+            said = Q(pk__in=[pk for kind, pk in chunk if kind == "item"])
+            for interaction, source in rows.exclude(curated_at=None).values_list("interaction_id", "source"):
+                said |= Q(interaction_id=interaction, source=source)
+            items = TrainingDataItem.objects.filter(said, status__in=[Status.APPROVED, Status.REVIEW], reviews=None)
+            keys = list(items.exclude(split=TrainingDataItem.Split.TEST).values_list("pk", flat=True))
+            recalled += TrainingDataItem.objects.filter(pk__in=keys).update(
+                status=Status.QUARANTINED, reason="Part of a flood that went on.", decided_at=timezone.now()
+            )
+        return recalled
+
+    def tell(self) -> None:
+        """Alerts about what waits in quarantine, and about newcomers of this curation."""
+        if self.dry_run:
+            return
+        quarantine_tell(self.classifier)
+        newcomers = sum(suspicion.kind == "newcomers" for suspicion in self.suspicions.values())
+        if newcomers:
+            message = (
+                f"{newcomers} labels for {self.classifier.slug} came within an hour from sources that were new; they "
+                "wait for a reviewer. If that is how your users are, raise policy.review.burst."
+            )
+            alert_open(NEWCOMERS, self.classifier.slug, message)
+
+
+def _suspicions(classifier: Classifier, burst: int) -> dict[tuple[str, int], Suspicion]:
+    since = _since(classifier)
+    if since is None:
+        return {}
+    watch = FloodWatch(burst)
+    for word in _words(classifier, since):
+        watch.count(word)
+    steps = watch.suspicious_steps()
+    if not steps:
+        return {}
+    words = [word for word in _words(classifier, since) if word.step in steps]
+    return watch.judge(words, _first_heard(watch.crowded_sources(words)))
+
+
+def _since(classifier: Classifier) -> datetime | None:
+    """An hour before the first label that waits; None where none does."""
+    first = [
+        waiting_feedback(classifier).exclude(correct_label="").aggregate(first=Min("updated_at"))["first"],
+        waiting_candidates(classifier).aggregate(first=Min("created_at"))["first"],
+    ]
+    known = [moment for moment in first if moment is not None]
+    return min(known) - WINDOW - STEP if known else None
+
+
+def _words(classifier: Classifier, since: datetime) -> Iterator[Word]:
+    """Every label that was named since then, taken in before or not."""
+    corrections = Feedback.objects.filter(
+        interaction__classifier=classifier,
+        interaction__kind=UserInteraction.Kind.CLASSIFY,
+        updated_at__gte=since,
+    ).exclude(correct_label="")
+    columns = ("pk", "source", "interaction__api_key_id", "updated_at", "interaction__fields", "correct_label")
+    rows = corrections.values_list(*columns, "interaction__label", "interaction__labels")
+    for pk, source, key, at, fields, label, answered, several in rows.iterator(chunk_size=2_000):
+        if label != (several or answered):
+            texts = tuple(fields.get(name, "") for name in classifier.input_fields)
+            yield Word(("feedback", pk), source, f"key {key}" if key else "", at, texts, label)
+    examples = TrainingDataItem.objects.filter(
+        classifier=classifier, origin=TrainingDataItem.Origin.EXAMPLE, created_at__gte=since
+    )
+    found = examples.values_list("pk", "source", "created_at", "fields", "label")
+    for pk, source, at, fields, label in found.iterator(chunk_size=2_000):
+        texts = tuple(fields.get(name, "") for name in classifier.input_fields)
+        yield Word(("item", pk), source, "", at, texts, label)
+
+
+def _first_heard(sources: set[str]) -> dict[str, datetime]:
+    """When each source gave its first feedback of all."""
+    found: dict[str, datetime] = {}
+    names = sorted(sources)
+    for start in range(0, len(names), _CHUNK):
+        rows = Feedback.objects.filter(source__in=names[start : start + _CHUNK]).order_by()
+        found |= dict(rows.values_list("source").annotate(first=Min("created_at")))
+    return found
+
+
+def _items_of(classifier: Classifier, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """{(content hash, label): id} of the live items."""
+    hashes = {content_hash for content_hash, _ in pairs}
+    items = TrainingDataItem.objects.filter(classifier=classifier, content_hash__in=hashes, status__in=LIVE)
+    return {(digest, label): pk for digest, label, pk in items.values_list("content_hash", "label", "pk")}
+
+
+def _known_sources(classifier: Classifier, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], set[str]]:
+    """Who said so before, by (content hash, label)."""
+    hashes = {content_hash for content_hash, _ in pairs}
+    items = TrainingDataItem.objects.filter(classifier=classifier, content_hash__in=hashes, status__in=LIVE)
+    found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for digest, label, source in items.filter(sources__isnull=False).values_list(
+        "content_hash", "label", "sources__source"
+    ):
+        found[digest, label].add(source)
+    return {pair: found[pair] for pair in pairs if pair in found}
+
+
+# Quarantine -------------------------------------------------------------------------------------------------------
+
+
+def quarantine_tell(classifier: Classifier) -> None:
+    """Open an alert while items of `classifier` lie in quarantine, and close it when none does."""
+    count = TrainingDataItem.objects.filter(classifier=classifier, status=Status.QUARANTINED).count()
+    if not count:
+        alert_over(FLOOD, classifier.slug)
+        return
+    message = (
+        f"{count} items for {classifier.slug} are in quarantine: they came in a flood. Look at them under Training "
+        "items, status quarantined, and release or reject them."
+    )
+    alert_open(FLOOD, classifier.slug, message)
+
+
+def quarantine_release(items: "QuerySet[TrainingDataItem]", *, reviewer: AbstractBaseUser) -> int:
+    """Let items wait for review like others; how many. What a live item says already is rejected as its duplicate.
+
+    A reviewer's own items stay.
+    """
+    return _leave_quarantine(items, reviewer, Status.REVIEW, "Released from quarantine by {}.")
+
+
+def quarantine_reject(items: "QuerySet[TrainingDataItem]", *, reviewer: AbstractBaseUser) -> int:
+    """Reject items that lie in quarantine; how many."""
+    return _leave_quarantine(items, reviewer, Status.REJECTED, "Rejected in quarantine by {}.")
+
+
+def _leave_quarantine(items: "QuerySet[TrainingDataItem]", reviewer: AbstractBaseUser, status: str, reason: str) -> int:
+    name = reviewer.get_username()
+    keys = list(items.filter(status=Status.QUARANTINED).values_list("pk", flat=True))
+    done, classifiers = 0, set()
+    for start in range(0, len(keys), _CHUNK):
+        with transaction.atomic():
+            rows = TrainingDataItem.objects.filter(pk__in=keys[start : start + _CHUNK], status=Status.QUARANTINED)
+            locked = list(rows.select_for_update(of=("self",)).select_related("classifier").order_by("pk"))
+            if status == Status.REVIEW:
+                own = own_items([item.pk for item in locked], reviewer)
+                locked = [item for item in locked if item.pk not in own]
+            for item in locked:
+                _leave(item, status, reason.format(name))
+                classifiers.add(item.classifier)
+            if locked:
+                audit.record(
+                    name, f"quarantine.{'release' if status == Status.REVIEW else 'reject'}", f"{len(locked)} items"
+                )
+        done += len(locked)
+    for classifier in classifiers:
+        quarantine_tell(classifier)
+    return done
+
+
+def _leave(item: TrainingDataItem, status: str, reason: str) -> None:
+    live = TrainingDataItem.objects.filter(
+        classifier=item.classifier, content_hash=item.content_hash, label=item.label, status__in=LIVE
+    )
+    if status == Status.REVIEW and live.exists():
+        status, reason = Status.REJECTED, "The same text is an item with this label already."
+    item.status, item.reason = status, reason
+    item.decided_at = None if status == Status.REVIEW else timezone.now()
+    item.save(update_fields=["status", "reason", "decided_at"])
+
+
+# Own items --------------------------------------------------------------------------------------------------------
+
+
+def own_sources(reviewer: AbstractBaseUser) -> set[str]:
+    """Under which names a reviewer may have said something: as staff, or as a subject that a client calls by the
+    reviewer's user name, e-mail address or key."""
+    sources = {f"user:{reviewer.pk}"}
+    names = {reviewer.get_username(), getattr(reviewer, "email", ""), str(reviewer.pk)} - {""}
+    with suppress(Unavailable):  # without a key there are no subjects
+        sources |= {f"subject:{pseudonym_of(name)}" for name in names}
+    return sources
+
+
+def own_items(keys: Collection[int], reviewer: AbstractBaseUser) -> set[int]:
+    """Those of the items with these keys whose label is what `reviewer` said."""
+    own = own_sources(reviewer)
+    items = TrainingDataItem.objects.filter(Q(source__in=own) | Q(sources__source__in=own), pk__in=keys)
+    return set(items.values_list("pk", flat=True))
+
+
+def people_behind(item: TrainingDataItem) -> set[str]:
+    """The people who said what the item says, reviewers apart."""
+    said = set(item.sources.values_list("source", flat=True))
+    return said | ({item.source} if item.source.startswith(PEOPLE) else set())
