@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from inference import health, views
+from inference import exposition, health, views
 from kalimtak.core.api import api_path
 
 urlpatterns = [
@@ -12,4 +12,5 @@ urlpatterns = [
     path("livez", health.livez, name="livez"),
     path("readyz", health.readyz, name="readyz"),
     path("healthz", health.HealthView.as_view(), name="healthz"),
+    path("metrics", exposition.metrics, name="metrics"),
 ]

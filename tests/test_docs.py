@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 OURS = ("kalimtak", "kalimtak.core", "registry", "interactions", "training", "inference")
 PAGES = sorted([*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
-UNDESCRIBED = {"/api/schema", "/api/docs", "/livez", "/readyz"}  # addresses that OpenAPI does not tell of
+UNDESCRIBED = {"/api/schema", "/api/docs", "/livez", "/readyz", "/metrics"}  # addresses that OpenAPI does not tell of
 HOUSEHOLD = {"HOST", "PORT"}  # read by the web server's own configuration
 
 

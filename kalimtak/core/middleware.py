@@ -21,7 +21,7 @@ Handler = Callable[[HttpRequest], HttpResponse]
 
 def is_api(request: HttpRequest) -> bool:
     """Whether programs ask here: the API and the health checks."""
-    return f"{request.path_info}/".startswith(("/api/", "/livez/", "/readyz/", "/healthz/"))
+    return f"{request.path_info}/".startswith(("/api/", "/livez/", "/readyz/", "/healthz/", "/metrics/"))
 
 
 class ProxyMiddleware:

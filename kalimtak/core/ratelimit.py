@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 from django.conf import settings
@@ -197,6 +198,11 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 def _is_in(address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
     parsed = _parse(address)
     return parsed is not None and any(parsed in network for network in networks)
+
+
+def is_in_networks(address: str, names: Sequence[str]) -> bool:
+    """Whether an address lies in one of the networks, such as `10.0.0.0/8`."""
+    return _is_in(address, _networks(tuple(names)))
 
 
 def address_group(address: str) -> str:
