@@ -69,7 +69,7 @@ def test_who_holds_a_long_job_is_asked_to_stop(sleeper: subprocess.Popen[bytes])
 
 @pytest.mark.django_db
 def test_who_holds_a_short_job_may_finish_it(sleeper: subprocess.Popen[bytes]) -> None:
-    own(sleeper, "curate")
+    own(sleeper, "fine_tune")
     up.stop_all([])
     assert not is_gone(sleeper.pid)
 

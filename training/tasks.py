@@ -54,7 +54,7 @@ def curate(context: JobContext) -> dict[str, Any]:
         """An attempt that goes on from another's batches also goes on from its figures."""
         with context.effect():
             yield
-            job.params["done"] = stats.to_dict()
+            job.params["done"] = stats.unfinished()
             job.save(update_fields=["params"])
 
     services.examples_curate(

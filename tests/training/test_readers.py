@@ -1,5 +1,7 @@
 """Classifiers that read what is being curated: a second opinion on its fitness, and what it is about."""
 
+from hashlib import sha256
+
 import pytest
 
 from kalimtak.core.models import Alert
@@ -102,7 +104,7 @@ def test_clusters_are_found_once_and_kept(mood, ask, judge):
             fields={"text": " ".join([*words.split()[:3], words.split()[number % 4], f"thing{number % 7}"])},
             label=("glad", "sad", "calm")[number % 3],
             status="approved",
-            content_hash=f"{name}{number}",
+            content_hash=sha256(f"{name}{number}".encode()).hexdigest(),
         )
         for name, words in subjects.items()
         for number in range(40)

@@ -86,12 +86,15 @@ def cap_sources(records: Sequence[Record], counts: SetCounts, share: float) -> S
 def shares(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, list[float]]:
     """{name: [share before, share after]} of the set, 0 to 1, the greatest first; the smallest are one entry."""
     total_before, total_after = max(sum(before.values()), 1), max(sum(after.values()), 1)
-    names = sorted(before.keys() | after.keys(), key=lambda name: (-after.get(name, 0), -before.get(name, 0), name))
+    names = sorted(
+        (before.keys() | after.keys()) - {OTHERS}, key=lambda name: (-after.get(name, 0), -before.get(name, 0), name)
+    )
     told = {
         name: [round(before.get(name, 0) / total_before, 4), round(after.get(name, 0) / total_after, 4)]
         for name in names[:SHARES_TOLD]
     }
-    if rest := names[SHARES_TOLD:]:
+    rest = [*names[SHARES_TOLD:], *({OTHERS} & (before.keys() | after.keys()))]
+    if rest:
         held = [sum(counts.get(name, 0) for name in rest) for counts in (before, after)]
         told[OTHERS] = [round(held[0] / total_before, 4), round(held[1] / total_after, 4)]
     return told

@@ -6,12 +6,16 @@ from django.db.models import Count, QuerySet
 
 from registry.models import Classifier
 from training.etl import Record
-from training.etl.diversity import SetCounts, shares
+from training.etl.diversity import OTHERS, SetCounts, shares
 from training.etl.quality import usual_scripts
 from training.models import TrainingDataItem
 
 _SCRIPT_SAMPLE = 1_000
 _SOURCE_SHOWN = 20  # characters; enough to find it among items
+_SOURCES_NOTED = 1_000
+
+Held = dict[str, dict[str, int]]
+"""{label, domain, source: {name: items}}."""
 
 
 class Balance:
@@ -22,7 +26,6 @@ class Balance:
         self._labels = _counted(items, "label")
         self._domains = _counted(items, "domain")
         self._sources = _counted(items.exclude(origin=TrainingDataItem.Origin.IMPORT), "source")
-        self._before = Counter(self._labels), Counter(self._domains), Counter(self._sources)
 
     def counts(self) -> SetCounts:
         return SetCounts(self._labels, self._sources, self._domains)
@@ -33,13 +36,19 @@ class Balance:
         self._domains[record.domain] += 1
         self._sources[record.source] += 1
 
-    def shares(self) -> dict[str, dict[str, list[float]]]:
-        """{label, domain, source: {name: [share before this curation, share now]}}; nothing where nothing is told."""
-        labels, domains, sources = self._before
-        told = {"label": shares(labels, self._labels)}
-        told["source"] = shares(_shortened(sources), _shortened(self._sources))
+    def held(self) -> Held:
+        """What the set holds now, as JSON can keep it: of very many sources the smallest are one entry."""
+        return {"label": dict(self._labels), "domain": dict(self._domains), "source": _noted(self._sources)}
+
+    def shares(self, before: Held) -> dict[str, dict[str, list[float]]]:
+        """{label, domain, source: {name: [share before this curation, share now]}}; nothing where nothing is told.
+
+        `before` is what the set held when the curation began, perhaps another attempt of it.
+        """
+        told = {"label": shares(before["label"], self._labels)}
+        told["source"] = shares(before["source"], _noted(self._sources))
         if any(self._domains.keys()):
-            told["domain"] = shares(domains, self._domains)
+            told["domain"] = shares(before["domain"], self._domains)
         return {kind: found for kind, found in told.items() if found}
 
 
@@ -47,12 +56,14 @@ def _counted(items: "QuerySet[TrainingDataItem]", column: str) -> Counter[str]:
     return Counter(dict(items.order_by().values_list(column).annotate(rows=Count("pk"))))
 
 
-def _shortened(counts: Counter[str]) -> Counter[str]:
+def _noted(counts: Counter[str]) -> dict[str, int]:
     """Under the beginning of each source: it is found by it among the items, and the whole is nobody's business."""
     found: Counter[str] = Counter()
     for source, count in counts.items():
         found[source if len(source) <= _SOURCE_SHOWN else source[:_SOURCE_SHOWN] + "…"] += count
-    return found
+    noted = dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:_SOURCES_NOTED])
+    rest = found.total() - sum(noted.values())
+    return noted | ({OTHERS: rest} if rest else {})
 
 
 def scripts_of_set(classifier: Classifier) -> frozenset[str]:

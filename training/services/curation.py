@@ -37,7 +37,7 @@ from training.etl.near_duplicates import drop_near_duplicates
 from training.etl.quality import score_quality
 from training.etl.trust import is_held
 from training.models import TrainingDataItem
-from training.services.balance import Balance, scripts_of_set
+from training.services.balance import Balance, Held, scripts_of_set
 from training.services.domains import DomainMarker
 from training.services.held_out import held_out_of
 from training.services.neighbours import BandTable, ImaginedBands, items_compare, items_forget
@@ -84,7 +84,8 @@ class CurationStats:
 
     Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
     `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
-    `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}.
+    `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}, `before` is what each
+    classifier's set held when it began.
     """
 
     extracted: int = 0
@@ -97,6 +98,7 @@ class CurationStats:
     for_review: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     shares: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    before: dict[str, Held] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """What is counted, without the shares."""
@@ -107,13 +109,17 @@ class CurationStats:
     def to_dict(self) -> dict[str, Any]:
         return self.figures() | {"shares": self.shares}
 
+    def unfinished(self) -> dict[str, Any]:
+        """What another attempt goes on from, with `from_dict`."""
+        return self.to_dict() | {"before": self.before}
+
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Self:
         return cls(**dict(figures) | {"reasons": Counter(figures.get("reasons", {}))})
 
     def add(self, batch: Self) -> None:
         for each in fields(self):
-            if each.name != "shares":
+            if each.name not in ("shares", "before"):
                 setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
 
     def count(self, extracted: int, step: Step) -> None:
@@ -155,6 +161,7 @@ def examples_curate(
     for each in classifiers:
         run = _Curation(each, dry_run, effect, stats, actor)
         run.recall()
+        stats.before.setdefault(each.slug, run.balance.held())
         for batch in (run.next_forgotten, run.next_compared, run.next_candidates, run.next_feedback):
             while batch():
                 if progress:
@@ -162,7 +169,7 @@ def examples_curate(
                     progress(min(done / max(waiting, 1), 1.0), f"{each}: {done:,} of {waiting:,}")
         compared += run.compared
         run.trust.tell()
-        stats.shares[each.slug] = run.balance.shares()
+        stats.shares[each.slug] = run.balance.shares(stats.before[each.slug])
     return stats
 
 

@@ -39,7 +39,8 @@ class BandTable:
         """Those of the items that are live."""
         if not (wanted := list(ids)):
             return {}
-        items = TrainingDataItem.objects.filter(pk__in=wanted, status__in=LIVE)
+        # One that was drawn at random has no label yet, so that it neither agrees nor disagrees.
+        items = TrainingDataItem.objects.filter(pk__in=wanted, status__in=LIVE).exclude(label="")
         rows = items.annotate(reviewed=Exists(Review.objects.filter(item=OuterRef("pk"))))
         names = self.classifier.input_fields
         return {
@@ -104,7 +105,7 @@ class ImaginedBands(BandTable):
 
     def imagine_compared(self, records: Iterable[Record]) -> None:
         """Keep what is known of items that were only looked at."""
-        for record in records:
+        for record in filter(lambda each: each.label, records):
             row = (record.item_id, record.label, record.cluster, json.dumps(record.skeletons), "")
             self._file.execute("INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?, ?)", row)
             self.add([(key, record.item_id) for key in record.keys if record.item_id is not None])
