@@ -247,7 +247,9 @@ class TestOperating:
         assert carla("/api/admin/curate-training-data", {"dry_run": False}).json() == dry
         assert TrainingDataItem.objects.count() == items + 1
         assert dry["extracted"] == dry["loaded"] == 1
-        reasons = dry.pop("reasons")
+        reasons, shares = dry.pop("reasons"), dry.pop("shares")
+        assert shares["emotion"].keys() >= {"label", "source"}
+        assert all(len(pair) == 2 for kinds in shares.values() for kind in kinds.values() for pair in kind.values())
         assert all(type(value) is int for value in (*dry.values(), *reasons.values()))
 
     def test_a_job_tells_how_far_it_is(self, carla, installation):
