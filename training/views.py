@@ -178,7 +178,7 @@ class CurateView(ApiView):
             job = jobs.enqueue("curate", {"classifier": slug, "dry_run": dry_run}, actor=actor)
             return Response({"job": str(job.pk)}, status=202)
         stats = services.examples_curate(classifier=classifier, dry_run=dry_run, actor=actor)
-        if not dry_run:
+        if stats.extracted and not dry_run:
             services.queue_rank_later(classifier, actor=actor)
         return Response(stats.to_dict())
 
