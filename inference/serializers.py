@@ -9,6 +9,9 @@ from inference.parsing import BATCH_SIZE, NAME_LENGTH, REQUEST_ID_LENGTH, TEXT_L
 from interactions.models import UserInteraction
 from kalimtak.core.api import OwnFieldsSerializer
 
+# Of answers given here, not elsewhere.
+SOURCES = [choice for choice in UserInteraction.Source.choices if choice[0] != UserInteraction.Source.IMPORTED]
+
 
 class CommonRequestSerializer(OwnFieldsSerializer):
     text = serializers.CharField(required=False, max_length=TEXT_LENGTH)
@@ -66,7 +69,7 @@ class ResultSerializer(serializers.Serializer[Any]):
     )
     threshold = serializers.FloatField(help_text="The one `label` was held against.")
     alternatives = serializers.ListField(child=serializers.CharField())
-    source = serializers.ChoiceField(choices=UserInteraction.Source.choices)  # type: ignore[assignment]
+    source = serializers.ChoiceField(choices=SOURCES)  # type: ignore[assignment]
     model_version = serializers.CharField()
     deployment = serializers.ChoiceField(choices=["production", "canary", "split"])
     flags = serializers.ListField(child=serializers.ChoiceField(choices=FLAGS))
