@@ -4,12 +4,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import django
 
 SLUG = "opinion"
+FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+POLICY = {"review": {"burst": 1_000_000}}  # those who speak up often are no flood here
 
 
 def prepare() -> dict[str, Any]:
@@ -22,14 +24,14 @@ def prepare() -> dict[str, Any]:
 
     call_command("migrate", verbosity=0)
     opinion = Classifier.objects.create(
-        slug=SLUG, name="Opinion", family="classic", labels=list(LABELS), input_fields=["text"]
+        slug=SLUG, name="Opinion", family="classic", labels=list(LABELS), input_fields=["text"], policy=POLICY
     )
     ModelVersion.objects.create(classifier=opinion, number=1, family="classic", artefact_digest="0" * 64)
     return {}
 
 
 def speak(rows: int, seed: int) -> dict[str, Any]:
-    """So many answers, each with feedback."""
+    """So many answers, each with feedback, evenly over a day: that of `seed`, the first of which was long ago."""
     django.setup()
     from django.db import connection, transaction
 
@@ -41,8 +43,10 @@ def speak(rows: int, seed: int) -> dict[str, Any]:
 
     version = ModelVersion.objects.get()
     copies: Counter[str] = Counter()
-    now = datetime.now(UTC)
+    begun, step, number = FIRST_DAY + timedelta(days=seed), timedelta(days=1) / rows, 0
     for chunk in opinions(rows, seed):
+        moments = [begun + step * (number + place) for place in range(len(chunk))]
+        number += len(chunk)
         asked = [
             NewInteraction(
                 classifier_id=version.classifier_id,
@@ -54,9 +58,9 @@ def speak(rows: int, seed: int) -> dict[str, Any]:
                 scores={opinion.label: 0.9},
                 threshold=0.5,
                 abstained=False,
-                created_at=now,
+                created_at=moment,
             )
-            for opinion in chunk
+            for opinion, moment in zip(chunk, moments, strict=True)
         ]
         said = [
             Feedback(
@@ -65,7 +69,7 @@ def speak(rows: int, seed: int) -> dict[str, Any]:
                 trusted=opinion.trusted,
                 rating=opinion.rating,
                 correct_label=opinion.correction,
-                updated_at=now,
+                updated_at=answer.created_at,
             )
             for answer, opinion in zip(asked, chunk, strict=True)
         ]

@@ -10,6 +10,7 @@ from training.etl.diversity import OTHERS, SetCounts, shares
 from training.etl.quality import usual_scripts
 from training.models import TrainingDataItem
 
+NONE = "none"  # what `policy.review.domains` says where nobody tells domains
 _SCRIPT_SAMPLE = 1_000
 _SOURCE_SHOWN = 20  # characters; enough to find it among items
 _SOURCES_NOTED = 1_000
@@ -19,12 +20,16 @@ Held = dict[str, dict[str, int]]
 
 
 class Balance:
-    """Trainable items per label and domain, and those that came from evidence per source."""
+    """Trainable items per label and domain, and those that came from evidence per source.
+
+    Domains are counted where the classifier's policy tells them: no index does that.
+    """
 
     def __init__(self, classifier: Classifier) -> None:
         items = TrainingDataItem.objects.filter(classifier=classifier).trainable()
         self._labels = _counted(items, "label")
-        self._domains = _counted(items, "domain")
+        is_told = classifier.get_policy().review.domains != NONE
+        self._domains = _counted(items, "domain") if is_told else Counter[str]()
         self._sources = _counted(items.exclude(origin=TrainingDataItem.Origin.IMPORT), "source")
 
     def counts(self) -> SetCounts:
@@ -47,7 +52,7 @@ class Balance:
         """
         told = {"label": shares(before["label"], self._labels)}
         told["source"] = shares(before["source"], _noted(self._sources))
-        if any(self._domains.keys()):
+        if any(self._domains):
             told["domain"] = shares(before["domain"], self._domains)
         return {kind: found for kind, found in told.items() if found}
 

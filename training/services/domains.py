@@ -7,9 +7,10 @@ from registry.models import Classifier
 from training.etl import Record
 from training.etl.domains import MOST_TEXTS, Domains, find_domains, mark_domains
 from training.models import DomainMap, TrainingDataItem
+from training.services.balance import NONE
 from training.services.readers import Reader, read_domains
 
-NONE, CLUSTERS = "none", "clusters"
+CLUSTERS = "clusters"
 
 
 class DomainMarker:

@@ -102,11 +102,12 @@ class Trust:
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
             rows = Feedback.objects.filter(pk__in=[pk for kind, pk in chunk if kind == "feedback"])
-            said = Q(pk__in=[pk for kind, pk in chunk if kind == "item"])
-            for interaction, source in rows.exclude(curated_at=None).values_list("interaction_id", "source"):
-                said |= Q(interaction_id=interaction, source=source)
-            items = TrainingDataItem.objects.filter(said, status__in=[Status.APPROVED, Status.REVIEW], reviews=None)
-            keys = list(items.exclude(split=TrainingDataItem.Split.TEST).values_list("pk", flat=True))
+            said = set(rows.exclude(curated_at=None).values_list("interaction_id", "source"))
+            items = TrainingDataItem.objects.filter(status__in=[Status.APPROVED, Status.REVIEW], reviews=None)
+            items = items.exclude(split=TrainingDataItem.Split.TEST)
+            given = items.filter(interaction__in={interaction for interaction, _ in said})
+            keys = [pk for pk, *word in given.values_list("pk", "interaction_id", "source") if tuple(word) in said]
+            keys += items.filter(pk__in=[pk for kind, pk in chunk if kind == "item"]).values_list("pk", flat=True)
             recalled += TrainingDataItem.objects.filter(pk__in=keys).update(
                 status=Status.QUARANTINED, reason="Part of a flood that went on.", decided_at=timezone.now()
             )
