@@ -197,3 +197,22 @@ def trained_mood(taught_mood: "Classifier", sealed_run: RunSpec) -> "TrainingRun
     Job.objects.filter(pk=run.job_id).update(state=Job.State.SUCCEEDED, progress=1.0)
     run.job.refresh_from_db()
     return run
+
+
+@pytest.fixture
+def add(mood):
+    """Makes an item of `mood` with a text, by default one that waits for review."""
+    from training.etl.duplicates import content_hash
+    from training.models import TrainingDataItem
+
+    def add(text, label="glad", status="review", **values):
+        return TrainingDataItem.objects.create(
+            classifier=mood,
+            fields={"text": text},
+            label=label,
+            status=status,
+            content_hash=content_hash([text]),
+            **values,
+        )
+
+    return add

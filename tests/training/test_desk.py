@@ -9,26 +9,10 @@ from django.utils import timezone
 from kalimtak.core.errors import Conflict
 from kalimtak.core.models import AuditEvent
 from training import services
-from training.etl.duplicates import content_hash
 from training.models import Review, ReviewLease, ReviewSkip, TrainingDataItem
 from training.services import desk
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def add(mood):
-    def add(text, label="glad", status="review", **values):
-        return TrainingDataItem.objects.create(
-            classifier=mood,
-            fields={"text": text},
-            label=label,
-            status=status,
-            content_hash=content_hash([text]),
-            **values,
-        )
-
-    return add
 
 
 @pytest.fixture

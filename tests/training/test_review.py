@@ -6,25 +6,9 @@ from django.contrib.auth.models import User
 from kalimtak.core.errors import Conflict, InvalidInput
 from kalimtak.core.models import AuditEvent
 from training import services
-from training.etl.duplicates import content_hash
 from training.models import TrainingDataItem
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def add(mood):
-    def add(text, label="glad", status="review", **values):
-        return TrainingDataItem.objects.create(
-            classifier=mood,
-            fields={"text": text},
-            label=label,
-            status=status,
-            content_hash=content_hash([text]),
-            **values,
-        )
-
-    return add
 
 
 def status_of(item):
