@@ -68,16 +68,18 @@ def _cap(
 
 def cap_sources(records: Sequence[Record], counts: SetCounts, share: float) -> Step:
     """Doubt records by which a source would exceed `share` (0 to 1) of the set."""
-    per_source, total, kept = Counter(counts.sources), counts.total, []
+    gives: Counter[str] = Counter()  # in this batch; beside the set's, for a set has as many sources as people
+    total, kept = counts.total, []
     for record in records:
         allowance = max(SOURCE_LEAST, int(share * (total + 1)))
+        gave = counts.sources.get(record.source, 0) + gives[record.source]
         if record.doubts or not record.trusted:
             kept.append(record)  # waits for a reviewer anyway, and counts against nobody
-        elif per_source[record.source] >= allowance:
-            given = f"Its source gave {per_source[record.source]} approved items already; its share is {share:.0%}."
+        elif gave >= allowance:
+            given = f"Its source gave {gave} approved items already; its share is {share:.0%}."
             kept.append(record.doubted("over_share", given))
         else:
-            per_source[record.source] += 1
+            gives[record.source] += 1
             total += 1
             kept.append(record)
     return Step(kept)

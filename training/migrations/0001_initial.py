@@ -252,7 +252,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='trainingdataitem',
-            index=models.Index(condition=models.Q(('status', 'approved'), models.Q(('origin', 'import'), _negated=True)), fields=['classifier', 'source'], name='item_source'),
+            index=models.Index(condition=models.Q(('status', 'approved'), models.Q(('origin', 'import'), _negated=True)), fields=['classifier', 'source', 'split', 'status', 'origin'], name='item_source'),
         ),
         migrations.AddIndex(
             model_name='trainingdataitem',

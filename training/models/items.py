@@ -125,9 +125,9 @@ class TrainingDataItem(models.Model):
             # What waits, in the order of the review desk: of one classifier, and of all.
             models.Index(fields=["classifier", "-priority", "id"], condition=Q(status="review"), name="item_queue"),
             models.Index(fields=["-priority", "id"], condition=Q(status="review"), name="item_queue_of_all"),
-            # What a curation asks of each source that speaks up in a batch.
+            # What of the set came from each source: counted from the index alone, and without sorting.
             models.Index(
-                fields=["classifier", "source"],
+                fields=["classifier", "source", "split", "status", "origin"],
                 name="item_source",
                 condition=Q(status="approved") & ~Q(origin="import"),
             ),
