@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -95,13 +96,21 @@ def starts_processes(item: pytest.Item) -> bool:
     )
 
 
+BEFORE: Counter[str] = Counter()  # seconds that setting a test up took
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Tell `tests/suite.py` what became of each test: passed, failed, error (before or after it) or skipped."""
+    """Tell `tests/suite.py` what became of each test: passed, failed, error (before or after it) or skipped; and how
+    long it took, fixtures of its own included."""
+    if report.when == "setup":
+        BEFORE[report.nodeid] += report.duration
     if (report.when != "call" and report.passed) or (report.when == "teardown" and not report.failed):
         return
     outcome = "error" if report.failed and report.when != "call" else report.outcome
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
-    note(report.nodeid, outcome, marks=sorted({"postgres", "redis", "browser"} & set(report.keywords)), reason=reason)
+    marks = sorted({"postgres", "redis", "browser"} & set(report.keywords))
+    seconds = round(report.duration + BEFORE.pop(report.nodeid, 0), 3)
+    note(report.nodeid, outcome, marks=marks, reason=reason, seconds=seconds)
 
 
 def note(test: str, outcome: str, **more: object) -> None:

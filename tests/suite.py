@@ -36,6 +36,7 @@ PURE = [f"tests/{name}" for name in ("registry/families", "test_notebook.py", "t
 WORSE = ["skipped", "passed", "failed", "error"]
 NO_TESTS = 5  # pytest's exit status
 TELL_SECONDS = 60
+FILES_TOLD = 25
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Pass:
         return inherited | self.environment | {"KALIMTAK_TEST_OUTCOMES": str(self.outcomes)}
 
     def read(self) -> list[dict[str, object]]:
-        """One entry per test that was tried: `id`, `outcome` (see `tests/conftest.py`), `marks`, `reason`."""
+        """One entry per test tried: `id`, `outcome` (see `tests/conftest.py`), `marks`, `reason`, `seconds`."""
         return [entry for entry in self._lines() if entry["outcome"] != "alone"]
 
     def files_left_for_alone(self) -> list[str]:
@@ -102,6 +103,7 @@ def main(arguments: Sequence[str]) -> int:
                 [Pass("postgresql", server, "postgres and not own_servers", folder, arguments)] if postgres else []
             )
             statuses = [run(each) for each in passes]
+        tell_where_the_time_went(passes)
         missed = tell_what_was_not_tested(passes)
         print(sum_up(passes, statuses, time.monotonic() - began), flush=True)
     finally:
@@ -240,6 +242,16 @@ def progress(each: Pass) -> str:
 
 def accepted(status: int) -> int:
     return 0 if status == NO_TESTS else status
+
+
+def tell_where_the_time_went(passes: Sequence[Pass]) -> None:
+    """Print the files that took longest, in all passes together, which share the cores."""
+    seconds: Counter[str] = Counter()
+    for entry in (entry for each in passes for entry in each.read()):
+        seconds[str(entry["id"]).partition("::")[0]] += float(str(entry["seconds"]))
+    print(f"\n{sum(seconds.values()):,.0f} s in tests, most of them in:")
+    for file, spent in seconds.most_common(FILES_TOLD):
+        print(f"  {spent:6.0f} s  {file}")
 
 
 def tell_what_was_not_tested(passes: Sequence[Pass]) -> list[str]:
