@@ -5,7 +5,6 @@ takes one pass at constant memory but for 64-bit hashes that duplicates are told
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kalimtak.core import pii
 from training.columns import Columns
 from training.etl.duplicates import content_hash
+from training.etl.scripts import script_of
 from training.importers import Chunk, ImportRefused, RowError, Source
 from training.labelling import SEPARATORS, LabelRules, Row, read_rows, separators_in
 
@@ -27,7 +27,7 @@ LABELS_SHOWN = 1_000
 LABELS_COUNTED = 10_000
 PERSONAL_ROWS = 10_000  # rows that are searched for personal data, which takes longest
 PERCENTILES = (5, 50, 95, 99)
-SCRIPTS = ("LATIN", "ARABIC", "CYRILLIC", "GREEK", "HEBREW", "DEVANAGARI", "HANGUL", "HIRAGANA", "KATAKANA", "CJK")
+NO_SCRIPT = "none"  # of a text without letters
 FUNCTION_WORDS = {
     "English": {"the", "and", "is", "was", "of", "to", "you", "my", "this", "it"},
     "German": {"der", "die", "das", "und", "ist", "nicht", "ich", "ein", "mit", "auf"},
@@ -103,7 +103,7 @@ class Analysis:
         self._characters[len(text)] += 1
         self._words[len(words)] += 1
         script = script_of(text)
-        self._scripts[script] += 1
+        self._scripts[script or NO_SCRIPT] += 1
         if language := language_of(words, script):
             self._languages[language] += 1
         if self.looked_for_personal < PERSONAL_ROWS:
@@ -267,18 +267,10 @@ def modality_of(column: "pd.Series") -> str:
     return "text"
 
 
-def script_of(text: str) -> str:
-    """The script of most of the first letters, as Unicode names it, or `OTHER`."""
-    letters = [character for character in text[:200] if character.isalpha()][:40]
-    names = Counter(unicodedata.name(letter, "OTHER").split(" ")[0] for letter in letters)
-    found = names.most_common(1)[0][0] if names else "OTHER"
-    return found if found in SCRIPTS else "OTHER"
-
-
 def language_of(words: Sequence[str], script: str) -> str:
     """A rough guess: by the script, or for Latin by function words; "" where nothing tells."""
-    if script != "LATIN":
-        return {"ARABIC": "Arabic", "HEBREW": "Hebrew", "GREEK": "Greek", "HANGUL": "Korean"}.get(script, "")
+    if script != "Latin":
+        return {"Arabic": "Arabic", "Hebrew": "Hebrew", "Greek": "Greek", "Hangul": "Korean"}.get(script, "")
     present = {word.lower() for word in words[:100]}
     hits = {language: len(present & known) for language, known in FUNCTION_WORDS.items()}
     best = max(hits, key=lambda language: hits[language])

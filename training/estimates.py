@@ -5,10 +5,8 @@ been trained on the very label that is in doubt.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ LEAST_TEXTS = 50  # with fewer a cross-validated model knows nothing
 _WIDTH = 512
 _TERMS = 2**17
 _PASSES, _MOST_PASSES, _STEPS = 8, 30, 20_000
-_LETTERS_READ = 400
 _NOT_WORDS = re.compile(r"[\W_]+")
 
 
@@ -111,21 +108,3 @@ def weighted_share(rows: Sequence[tuple[bool, float]]) -> Share | None:
     size = weights**2 / sum(weight**2 for _, weight in rows)
     low, high = wilson_interval(share * size, size)
     return Share(share, low, high, len(rows))
-
-
-def main_script(text: str) -> str:
-    """The script that most letters of the text's beginning are of, as Unicode names it: `Latin`; empty without one."""
-    counts: dict[str, int] = {}
-    for character in text[:_LETTERS_READ]:
-        if name := _script_of(character):
-            counts[name] = counts.get(name, 0) + 1
-    return max(counts, key=lambda name: counts[name]) if counts else ""
-
-
-@lru_cache(maxsize=20_000)
-def _script_of(character: str) -> str:
-    """The first word of a letter's name, which is its script (`CJK`, `ARABIC`); combining marks go with no script."""
-    if not character.isalpha():
-        return ""
-    name = unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
-    return name.capitalize() if name != "CJK" else "CJK"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kalimtak.core import pii
-from training.analysis import language_of, script_of
+from training.analysis import NO_SCRIPT, language_of
+from training.etl.scripts import script_of
 from training.label_doubts import doubts
 from training.resemblance import pairs
 
@@ -68,7 +69,7 @@ class Distributions:
         size = len(item.text)
         self._lengths[next((place for place, end in enumerate(LENGTHS) if size <= end), -1)].add(item.id)
         script = script_of(item.text)
-        self._scripts.setdefault(script, Named()).add(item.id)
+        self._scripts.setdefault(script or NO_SCRIPT, Named()).add(item.id)
         if language := language_of(item.text.split(), script):
             self._languages.setdefault(language, Named()).add(item.id)
         if self.items <= PERSONAL and (findings := pii.redact(item.text).findings):

@@ -33,7 +33,7 @@ def test_the_report_counts_labels_lengths_duplicates_and_conflicts(report):
     found = report("a.csv", "text,label\nHello  you,a\nhello you,a\nhello you,b\nمرحبا بكم,b\n ,a\nlast,\n")
     assert found["labels"] == {"a": 2, "b": 2}
     assert (found["rows"], found["good"], found["duplicates"], found["conflicts"], found["empty"]) == (6, 4, 1, 1, 1)
-    assert found["scripts"] == {"LATIN": 3, "ARABIC": 1}
+    assert found["scripts"] == {"Latin": 3, "Arabic": 1}
     assert found["words"]["p50"] == 2
     assert found["errors"] == [{"line": 6, "reason": "An empty text."}, {"line": 7, "reason": "No label."}]
     assert found["task"] == "text-classification"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import WORDS, sentence
-from training.estimates import main_script, out_of_sample, word_vectors
+from training.estimates import out_of_sample, word_vectors
 
 
 def material(count: int = 40) -> tuple[list[str], np.ndarray]:
@@ -47,18 +47,3 @@ def test_too_little_to_learn_from_gives_nothing() -> None:
     texts, given = material(5)
     assert out_of_sample(texts, given, texts, 3) is None
     assert out_of_sample(["a"] * 60, np.zeros(60, dtype=int), [str(n) for n in range(60)], 3) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "script"),
-    [
-        ("so happy today", "Latin"),
-        ("سعيد جدا today", "Arabic"),
-        ("я рад", "Cyrillic"),
-        ("我很高兴", "CJK"),
-        ("12:30 !!! 😊", ""),
-        ("", ""),
-    ],
-)
-def test_the_script_of_most_letters(text: str, script: str) -> None:
-    assert main_script(text) == script

@@ -73,7 +73,7 @@ def test_figures_name_the_items_behind_them():
         distributions.add(item)
     told = distributions.to_dict()
     assert told["labels"] == {"glad": 2, "sad": 1}
-    assert told["scripts"]["ARABIC"] == {"count": 1, "ids": [8]}
+    assert told["scripts"]["Arabic"] == {"count": 1, "ids": [8]}
     assert (told["personal"]["ids"], told["personal"]["kinds"]) == ([9], {"EMAIL": 1})
     assert [bar["ids"] for bar in told["lengths"] if bar["count"]] == [[7, 8], [9]]
     assert sum(bar["count"] for bar in told["lengths"]) == 3

@@ -20,13 +20,12 @@ most to learn from. A score under `FLOOR` drops a confirmation; what a person la
 """
 
 import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 from registry.text import prepare
 from training.etl import Dropped, Record, Step
+from training.etl.scripts import script_of
 
 FLOOR = 0.3
 REPETITION_WORDS, REPETITION_SHARE = 10, 0.3  # fewer words may well repeat themselves
@@ -81,7 +80,7 @@ def _text_signs(text: str, scripts: Collection[str]) -> list[tuple[float, str]]:
     if len(text) >= LETTERS_FROM and len(_LETTER.findall(text)) / len(text) < LETTERS_SHARE:
         signs.append((FEW_LETTERS, "Hardly any letters."))
     if scripts and (script := script_of(text)) and script not in scripts:
-        signs.append((STRANGE_SCRIPT, f"Written in {script.capitalize()}, as hardly any text of this classifier is."))
+        signs.append((STRANGE_SCRIPT, f"Written in {script}, as hardly any text of this classifier is."))
     return signs
 
 
@@ -94,17 +93,6 @@ def _evidence_signs(record: Record) -> list[tuple[float, str]]:
     if record.confidence is not None:
         signs.append((UNSURE * (1 - record.confidence), "The model was unsure of its answer."))
     return signs
-
-
-def script_of(text: str) -> str:
-    """The script of its first letter, such as LATIN, ARABIC or CJK; "" where it has none."""
-    letter = _LETTER.search(text)
-    return _script(letter[0]) if letter else ""
-
-
-@lru_cache(maxsize=4096)
-def _script(letter: str) -> str:
-    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def usual_scripts(texts: Sequence[str]) -> frozenset[str]:

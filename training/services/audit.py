@@ -13,10 +13,10 @@ from interactions.models import UserInteraction
 from interactions.services import audit_mark
 from kalimtak.core import audit
 from registry.models import Classifier
-from training.estimates import main_script
 from training.etl.clean import redact_fields
 from training.etl.duplicates import content_hash
 from training.etl.load import fields_dict
+from training.etl.scripts import script_of
 from training.models import AuditDraw, TrainingDataItem
 from training.selection import uniform_sample
 
@@ -102,6 +102,6 @@ def _item_for(classifier: Classifier, answer: UserInteraction, texts: tuple[str,
         status=TrainingDataItem.Status.REVIEW,
         reason="Drawn at random among all answers.",
         why=TrainingDataItem.Why.AUDIT,
-        script=main_script(" ".join(texts)),
+        script=script_of(" ".join(texts)),
         content_hash=digest,
     )

@@ -23,7 +23,8 @@ from kalimtak.core.jobs import enqueue
 from registry.families import embedding
 from registry.families.base import FamilyError, Silent
 from registry.models import Classifier
-from training.estimates import main_script, out_of_sample, word_vectors
+from training.estimates import out_of_sample, word_vectors
+from training.etl.scripts import script_of
 from training.models import TrainingDataItem
 from training.selection import (
     Floats,
@@ -218,7 +219,7 @@ def _lay_out(
         item = pool.items[place]
         item.priority = RANKED * (1 - rank / len(places))
         item.why = chosen[rank][1].value if rank < len(chosen) else ""
-        item.script = main_script(texts[place])
+        item.script = script_of(texts[place])
         item.queue_facts = figures.facts(place) | {
             "near": [pool.known[one].pk for one, cosine in zip(near[rank], likeness[rank], strict=True) if cosine > 0]
         }
