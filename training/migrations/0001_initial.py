@@ -320,6 +320,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='trainingdataitem',
+            index=models.Index(fields=['classifier', 'label', '-id'], name='item_by_label'),
+        ),
+        migrations.AddIndex(
+            model_name='trainingdataitem',
             index=models.Index(condition=models.Q(('selected', False)), fields=['-id'], name='item_deselected'),
         ),
     ]

@@ -139,6 +139,7 @@ class TrainingDataItem(models.Model):
             # For the admin's filters, newest first.
             models.Index(fields=["status", "-id"], name="item_by_status"),
             models.Index(fields=["origin", "-id"], name="item_by_origin"),
+            models.Index(fields=["classifier", "label", "-id"], name="item_by_label"),
             models.Index(fields=["-id"], name="item_deselected", condition=Q(selected=False)),
         ]
         constraints = [

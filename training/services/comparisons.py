@@ -57,8 +57,8 @@ def changed_rows(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str) -> "
 def snapshot_changes(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, *, after: str = "") -> Page:
     """The next page of the changes of one kind: those whose content hash comes after `after`; few queries whatever the
     size. Hashes are uniform, so that a page is filled soon where changes are not very rare."""
-    found = changed_rows(older, newer, kind).filter(content_hash__gt=after).order_by("content_hash", "pk")
-    rows = list(found.select_related("item")[: PAGE + 1])
+    keys = _page_keys(older, newer, kind, after)
+    rows = list(SnapshotItem.objects.filter(pk__in=keys).select_related("item").order_by("content_hash", "pk"))
     more = len(rows) > PAGE
     if more:
         last = rows.pop().content_hash
@@ -67,6 +67,19 @@ def snapshot_changes(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, 
     because = _because_of_leaving if kind == "went" else _because_of_coming
     changes = [Change(row, others.get(row.content_hash, ""), because(row)) for row in rows]
     return Page(changes, rows[-1].content_hash if more else None)
+
+
+def _page_keys(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, after: str) -> list[int]:
+    """Keys of the rows of a page and of one more. Those of the first page are remembered: rare changes are looked for
+    among all rows, and everybody begins there."""
+    name = f"snapshots:{older.pk}:{older.digest}:{newer.pk}:{newer.digest}:{kind}"
+    keys: list[int] | None = None if after else cache.get(name)
+    if keys is None:
+        found = changed_rows(older, newer, kind).filter(content_hash__gt=after).order_by("content_hash", "pk")
+        keys = list(found.values_list("pk", flat=True)[: PAGE + 1])
+        if not after:
+            cache.set(name, keys, CACHED_SECONDS)
+    return keys
 
 
 def _labels_in(snapshot: DatasetSnapshot, rows: Sequence[SnapshotItem]) -> dict[str, str]:
