@@ -58,6 +58,8 @@ class Analysis:
         self.labelled = self.without_labels = 0
         self.unknown: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.unreviewed = 0
         self.personal: Counter[str] = Counter()
         self.looked_for_personal = self.with_personal = 0
         self.splits: Counter[str] = Counter()
@@ -76,6 +78,8 @@ class Analysis:
         self.good += len(rows)
         self.unknown.update(_bounded(self.unknown, read.unknown))
         self.dropped.update(_bounded(self.dropped, read.dropped))
+        self.skipped.update(read.skipped)
+        self.unreviewed += sum(row.is_unreviewed for row in rows)
         self.error_count += len(errors)
         self.empty += sum(error.reason == "An empty text." for error in errors)
         self.errors += errors[: max(0, ERRORS_SHOWN - len(self.errors))]
@@ -146,6 +150,7 @@ class Analysis:
                 "inputs": list(self.columns.inputs),
                 "label": self.columns.label,
                 "split": self.columns.split,
+                "status": self.columns.status,
             },
             "why": [*self.columns.why, *why],
             "rows": self.rows,
@@ -156,6 +161,8 @@ class Analysis:
             "unknown_labels": dict(self.unknown.most_common(20)),
             "dropped": dict(self.dropped.most_common(20)),
             "dropped_count": self.dropped.total(),
+            "skipped": dict(self.skipped.most_common()),
+            "unreviewed": self.unreviewed,
             "personal": {
                 "looked_at": self.looked_for_personal,
                 "rows": self.with_personal,

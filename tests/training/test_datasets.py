@@ -243,6 +243,22 @@ def test_the_split_column_can_be_named(load):
     assert items().get().split == "valid"
 
 
+def test_only_what_a_file_calls_approved_is_approved(load):
+    body = "text,label,status\na,glad,approved\nb,glad,review\nc,sad,rejected\n"
+    dataset = load(body + "d,sad,Quarantined\ne,sad,candidate\nf,sad,\n")
+    assert dict(items().values_list("fields__text", "status")) == {"a": "approved", "b": "review", "f": "review"}
+    assert "Not approved yet" in items(fields__text="b").get().reason
+    assert dataset.report["skipped"] == {"rejected": 1, "quarantined": 1, "candidate": 1}
+    assert (dataset.report["unreviewed"], dataset.report["outcome"]["for_review"]) == (2, 2)
+    assert dataset.report["rows"] == 6
+
+
+def test_a_status_of_another_kind_says_nothing(load):
+    dataset = load("text,label,status\na,glad,open\nb,glad,rejected\n")
+    assert set(items().values_list("status", flat=True)) == {"approved"}
+    assert dataset.report["fields"]["status"] is None
+
+
 def test_every_bad_row_is_in_a_file_of_the_store(load):
     from registry import store
 

@@ -83,7 +83,7 @@ def _source_of(dataset: Dataset, options: Mapping[str, Any]) -> "Source":
 
 
 def _columns_of(dataset: Dataset, source: "Source", options: Mapping[str, Any]) -> Opened:
-    from training.columns import choose_columns
+    from training.columns import choose_columns, with_status
 
     classifier = dataset.classifier
     columns = choose_columns(
@@ -97,6 +97,7 @@ def _columns_of(dataset: Dataset, source: "Source", options: Mapping[str, Any]) 
         asked_label=options.get("label_field") or "",
         asked_split=options.get("split_field") or "",
     )
+    columns = with_status(columns, source.columns, source.sample)
     return Opened(source, columns, label_rules(classifier, source, columns, options))
 
 
