@@ -74,6 +74,32 @@ def test_labels_are_mapped_one_by_one(add, sign_in):
     assert "attachment" in bad["Content-Disposition"]
 
 
+def test_another_look_heeds_what_labels_mean(add, sign_in):
+    dataset = add(BODY)
+    client = sign_in("tala")
+    body = {"input_0": "texte", "label_field": "gefühl", "again": "1", "then": "none", "unknown_labels": "report"}
+    first = client.post(url("load", dataset.pk), body)
+    fields = {field.label: name for name, field in first.context["form"].fields.items()}
+    assert "5: Unknown label" in first.text
+    body |= {fields["Label “froh” means"]: "joy", fields["Label “junk” means"]: "\x1f"}
+    again = client.post(url("load", dataset.pk), body)
+    preview = again.context["form"].preview
+    assert (preview.labels, preview.unknown) == ({"joy": 3}, {"odd": 1})
+    assert [error.line for error in preview.problems] == [6]
+    assert '<option value="joy" selected>' in again.text  # what was chosen can still be seen and changed
+    left_out = client.post(url("load", dataset.pk), body | {"unknown_labels": "drop"}).context["form"]
+    assert (left_out.preview.unknown, left_out.preview.problems) == ({}, [])
+    assert fields["Label “odd” means"] in left_out.fields
+
+
+def test_personal_data_is_told_before_it_is_loaded(add, sign_in):
+    dataset = add("text,label\nwrite to jo@example.org or al@example.org,joy\nrain,fear\ncall +49 30 12345678,joy\n")
+    text = sign_in("tala").get(url("load", dataset.pk)).text
+    assert "2 of the first 3 rows that can be loaded hold some." in text
+    assert '<span class="k-tag">email 2</span>' in text
+    assert '<span class="k-tag">phone 1</span>' in text
+
+
 def test_another_encoding_is_tried_without_loading(add, sign_in):
     dataset = add("text,label\ncafé,joy\n".encode("cp1252"))
     client = sign_in("tala")
