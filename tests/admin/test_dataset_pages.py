@@ -1,11 +1,15 @@
 """From a file to items in the admin: looked at, columns and labels settled, loaded, examined, given another role."""
 
+import gzip
 import io
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from kalimtak.core import jobs
+from kalimtak.core.models import AuditEvent
+from registry import store
 from training import services
 from training.models import Dataset, TrainingDataItem
 
@@ -114,6 +118,45 @@ def test_another_encoding_is_tried_without_loading(add, sign_in):
     dataset.refresh_from_db()
     assert jobs.run(dataset.job_id) == "succeeded"
     assert TrainingDataItem.objects.get(dataset=dataset).fields == {"text": "café"}
+
+
+@pytest.fixture
+def upload(world, sign_in):
+    def upload(content, name):
+        body = {"classifier": world.emotion.pk, "role": "training", "split": "", "then": "none"}
+        return sign_in("tala").post(url("upload"), body | {"file": SimpleUploadedFile(name, content)}, follow=True)
+
+    return upload
+
+
+def test_an_upload_that_is_refused_has_failed_and_can_be_discarded(
+    upload, sign_in, settings, django_capture_on_commit_callbacks
+):
+    settings.KALIMTAK_MAX_UPLOAD = 100_000
+    page = upload(gzip.compress(b"text,label\n" + b"x" * 1_000_000), "bomb.csv.gz")
+    assert "once unpacked" in page.text
+    dataset = Dataset.objects.get(name="bomb.csv.gz")
+    assert (dataset.state, dataset.job) == ("failed", None)
+    assert "over 100000 bytes" in dataset.error
+    page = sign_in("tala").get(url("change", dataset.pk)).text
+    assert "over 100000 bytes" in page
+    assert "as soon as a worker" not in page
+    file = store.dataset_path(dataset.digest)
+    assert "no item is touched" in sign_in("tala").get(url("discard", dataset.pk)).text
+    assert Dataset.objects.filter(pk=dataset.pk).exists()
+    assert sign_in("rami").post(url("discard", dataset.pk)).status_code == 403
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = sign_in("tala").post(url("discard", dataset.pk), follow=True)
+    assert "The data set was discarded." in answer.text
+    assert not Dataset.objects.filter(pk=dataset.pk).exists()
+    assert not file.exists()
+    assert AuditEvent.objects.get(action="dataset.discard").actor == "tala"
+
+
+def test_an_upload_that_nobody_loads_says_so(add, sign_in):
+    page = sign_in("tala").get(url("change", add(BODY).pk)).text
+    assert "Nobody has said yet how it is to be loaded." in page
+    assert "as soon as a worker" not in page
 
 
 def test_columns_that_cannot_be_told_are_asked_for(add, sign_in):

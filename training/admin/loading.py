@@ -108,6 +108,7 @@ class Upload(ConfirmedAction):
             return Outcome(str(_("The file will be fetched and loaded.")), dataset_url(dataset))
         file = data["file"]
         dataset = services.dataset_add(data["classifier"], source=file, name=file.name, **told)
+        services.dataset_look(dataset)
         url = reverse("admin:training_dataset_load", args=[dataset.pk])
         return Outcome(str(_("The file was stored. Look at it and say how to load it.")), f"{url}?then={data['then']}")
 

@@ -7,8 +7,10 @@ from training.services.curation import CurationStats, evidence_waiting, examples
 from training.services.datasets import (
     dataset_add,
     dataset_add_url,
+    dataset_discard,
     dataset_fetch,
     dataset_import_queue,
+    dataset_is_discardable,
     dataset_load_queue,
     dataset_role_preview,
     dataset_role_set,
@@ -27,7 +29,7 @@ from training.services.examinations import dataset_examine, dataset_examine_queu
 from training.services.examples import example_add
 from training.services.execution import run_execute
 from training.services.exports import export_columns, items_to_export, snapshot_to_export
-from training.services.files import dataset_preview
+from training.services.files import dataset_look, dataset_preview
 from training.services.imports import dataset_analyse, dataset_load
 from training.services.labelled_files import LabelledFile, labelled_file_read
 from training.services.past_interactions import (
@@ -61,12 +63,15 @@ __all__ = [
     "dataset_add",
     "dataset_add_url",
     "dataset_analyse",
+    "dataset_discard",
     "dataset_examine",
     "dataset_examine_queue",
     "dataset_fetch",
     "dataset_import_queue",
+    "dataset_is_discardable",
     "dataset_load",
     "dataset_load_queue",
+    "dataset_look",
     "dataset_preview",
     "dataset_role_preview",
     "dataset_role_set",

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.conf import settings
 
 from kalimtak.core import pii
+from kalimtak.core.errors import InvalidInput
 from registry import store
 from registry.models import Classifier
 from training.models import Dataset
-from training.services.passes import refusals_told
+from training.services.passes import note_failure, refusals_told
 from training.streams import ImportRefused
 
 if TYPE_CHECKING:
@@ -91,6 +92,17 @@ def dataset_preview(
         with_personal=sum(map(bool, found)),
         read=len(read.rows),
     )
+
+
+def dataset_look(dataset: Dataset) -> None:
+    """Note on the row of a file that was just sent in, and is not being loaded, why it cannot be read, where so.
+
+    It may be loaded all the same, where another encoding helps.
+    """
+    try:
+        dataset_preview(dataset)
+    except InvalidInput as error:
+        note_failure(dataset, error.message)
 
 
 def _read_beginning(
