@@ -6,12 +6,13 @@ takes one pass at constant memory but for 64-bit hashes that duplicates are told
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kalimtak.core import pii
 from training.columns import Columns
 from training.etl.duplicates import content_hash
+from training.etl.languages import language_of
 from training.etl.scripts import script_of
 from training.importers import Chunk, ImportRefused, RowError, Source
 from training.labelling import SEPARATORS, LabelRules, Row, read_rows, separators_in
@@ -28,12 +29,6 @@ LABELS_COUNTED = 10_000
 PERSONAL_ROWS = 10_000  # rows that are searched for personal data, which takes longest
 PERCENTILES = (5, 50, 95, 99)
 NO_SCRIPT = "none"  # of a text without letters
-FUNCTION_WORDS = {
-    "English": {"the", "and", "is", "was", "of", "to", "you", "my", "this", "it"},
-    "German": {"der", "die", "das", "und", "ist", "nicht", "ich", "ein", "mit", "auf"},
-    "French": {"le", "la", "les", "et", "est", "je", "pas", "une", "des", "pour"},
-    "Spanish": {"el", "los", "las", "y", "es", "que", "una", "por", "con", "para"},
-}
 MEDIA = {
     "image": re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)$", re.IGNORECASE),
     "audio": re.compile(r"\.(wav|mp3|flac|ogg|m4a)$", re.IGNORECASE),
@@ -272,13 +267,3 @@ def modality_of(column: "pd.Series") -> str:
         if len(texts) and texts.map(lambda text, p=pattern: bool(p.search(text.strip()))).mean() > 0.5:
             return modality
     return "text"
-
-
-def language_of(words: Sequence[str], script: str) -> str:
-    """A rough guess: by the script, or for Latin by function words; "" where nothing tells."""
-    if script != "Latin":
-        return {"Arabic": "Arabic", "Hebrew": "Hebrew", "Greek": "Greek", "Hangul": "Korean"}.get(script, "")
-    present = {word.lower() for word in words[:100]}
-    hits = {language: len(present & known) for language, known in FUNCTION_WORDS.items()}
-    best = max(hits, key=lambda language: hits[language])
-    return best if hits[best] >= 2 else ""

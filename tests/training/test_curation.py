@@ -119,7 +119,7 @@ def test_praise_of_a_blocked_word_is_filtered_and_shown_with_its_reason(ask, jud
     judge(ask("what a shit day"), rating=5)
     stats = curate()
     assert (stats["filtered"], stats["loaded"]) == (1, 0)
-    assert items(status="rejected").get().reason == "It holds a blocked word."
+    assert items(status="rejected").get().reason == "It holds the blocked word 'shit'."
 
 
 def test_a_changed_mind_replaces_what_it_said_before(ask, judge):

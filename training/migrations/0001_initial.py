@@ -115,6 +115,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('word', models.CharField(max_length=60, verbose_name='word')),
+                ('language', models.CharField(blank=True, choices=[('ar', 'Arabic'), ('nl', 'Dutch'), ('en', 'English'), ('fr', 'French'), ('de', 'German'), ('it', 'Italian'), ('pt', 'Portuguese'), ('ru', 'Russian'), ('es', 'Spanish'), ('tr', 'Turkish')], max_length=2, verbose_name='language')),
                 ('effect', models.CharField(choices=[('block', 'block'), ('allow', 'allow')], default='block', max_length=5, verbose_name='effect')),
                 ('added_by', models.CharField(max_length=150, verbose_name='added by')),
                 ('added_at', models.DateTimeField(auto_now_add=True, verbose_name='added')),
@@ -124,7 +125,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'blocked word',
                 'verbose_name_plural': 'blocked words',
                 'ordering': ['word', 'pk'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('classifier__isnull', True)), fields=('word',), name='blocked_word_once_for_all'), models.UniqueConstraint(fields=('word', 'classifier'), name='blocked_word_once_per_classifier')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('classifier__isnull', True)), fields=('word', 'language'), name='blocked_word_once_for_all'), models.UniqueConstraint(fields=('word', 'language', 'classifier'), name='blocked_word_once_per_classifier')],
             },
         ),
         migrations.CreateModel(

@@ -44,7 +44,7 @@ from training.services.runs import FineTuning, fine_tune, new_items_count, run_r
 from training.services.snapshots import data_digest, golden_digest, golden_reserve, snapshot_freeze
 from training.services.trust import own_sources, quarantine_reject, quarantine_release
 from training.services.undo import review_undo
-from training.services.words import word_remove, words_add, words_in_force
+from training.services.words import shipped_lists, word_remove, words_add, words_in_force
 
 __all__ = [
     "AgreementReport",
@@ -109,6 +109,7 @@ __all__ = [
     "run_execute",
     "run_resume",
     "run_start",
+    "shipped_lists",
     "skips_forget",
     "snapshot_freeze",
     "snapshot_to_export",
