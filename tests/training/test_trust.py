@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
+from interactions.models import Feedback
 from kalimtak.core.errors import Conflict
 from kalimtak.core.models import Alert, AuditEvent
 from training import services
@@ -263,7 +265,7 @@ def quarantined(taught_mood, ask, judge):
 @pytest.mark.django_db
 def test_what_is_released_waits_for_review_and_what_is_rejected_is_gone(quarantined, rami):
     first, second = quarantined[:2]
-    assert services.quarantine_release(quarantined.filter(pk=first.pk), reviewer=rami) == 1
+    assert services.quarantine_release(quarantined.filter(pk=first.pk), reviewer=rami) == (1, 0)
     assert services.quarantine_reject(quarantined.filter(pk=second.pk), reviewer=rami) == 1
     first.refresh_from_db()
     second.refresh_from_db()
@@ -282,9 +284,39 @@ def test_a_released_item_that_a_live_one_repeats_is_rejected(quarantined, rami, 
     TrainingDataItem.objects.create(
         classifier=mood, fields=item.fields, label=item.label, status="approved", content_hash=item.content_hash
     )
-    services.quarantine_release(quarantined.filter(pk=item.pk), reviewer=rami)
+    assert services.quarantine_release(quarantined.filter(pk=item.pk), reviewer=rami) == (0, 1)
     item.refresh_from_db()
     assert (item.status, item.reason) == ("rejected", "The same text is an item with this label already.")
+
+
+@pytest.mark.django_db
+def test_what_a_person_decided_in_quarantine_stays_so_while_the_flood_goes_on(quarantined, rami, ask, judge):
+    released, rejected = list(quarantined[:5]), list(quarantined[5:10])
+    services.quarantine_release(quarantined.filter(pk__in=[item.pk for item in released]), reviewer=rami)
+    services.quarantine_reject(quarantined.filter(pk__in=[item.pk for item in rejected]), reviewer=rami)
+    for number in range(30, 35):
+        judge(ask(phrase(number)), correct_label="sad")
+    services.examples_curate()
+    for item in (*released, *rejected):
+        item.refresh_from_db()
+    assert {item.status for item in released} == {"review"}
+    assert {item.status for item in rejected} == {"rejected"}
+    assert quarantined.count() == 25  # those five that came since are held, as before
+
+
+@pytest.mark.django_db
+def test_saying_it_once_more_does_not_bring_it_back_into_quarantine(quarantined, rami, judge):
+    released, rejected = quarantined[:2]
+    services.quarantine_release(quarantined.filter(pk=released.pk), reviewer=rami)
+    services.quarantine_reject(quarantined.filter(pk=rejected.pk), reviewer=rami)
+    Feedback.objects.filter(interaction__in=[released.interaction_id, rejected.interaction_id]).update(
+        rating=1, updated_at=timezone.now()
+    )
+    stats = services.examples_curate()
+    assert (stats.extracted, stats.duplicates, stats.filtered, stats.loaded) == (2, 1, 1, 0)
+    assert quarantined.count() == 28
+    released.refresh_from_db()
+    assert released.status == "review"
 
 
 # People who agree -------------------------------------------------------------------------------------------------
@@ -446,7 +478,7 @@ def test_no_command_lets_a_reviewer_approve_an_own_item(own_items, rami, capsys)
 @pytest.mark.django_db
 def test_nobody_releases_an_own_item_from_quarantine(own_items, rami):
     TrainingDataItem.objects.update(status="quarantined")
-    assert services.quarantine_release(TrainingDataItem.objects.all(), reviewer=rami) == 0
+    assert services.quarantine_release(TrainingDataItem.objects.all(), reviewer=rami) == (0, 0)
     assert services.quarantine_reject(TrainingDataItem.objects.all(), reviewer=rami) == 4
 
 
@@ -463,6 +495,13 @@ def test_quarantine_is_left_in_the_admin(quarantined, rami, client):
     answer = client.post(base, {"action": "discard_selected", "_selected_action": [second.pk]}, follow=True)
     assert "1 item in quarantine was rejected." in answer.text
     assert quarantined.count() == 28
+    third, fourth = quarantined[:2]
+    TrainingDataItem.objects.create(
+        classifier=third.classifier, fields=third.fields, label="sad", status="review", content_hash=third.content_hash
+    )
+    chosen = {"action": "release_selected", "_selected_action": [third.pk, fourth.pk]}
+    answer = client.post(base, chosen, follow=True)
+    assert "1 item was released and waits for review. 1 was rejected: an item says the same already." in answer.text
 
 
 # Models are no people ---------------------------------------------------------------------------------------------

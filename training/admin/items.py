@@ -129,7 +129,18 @@ class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyMode
         (None, {"fields": ["classifier", "dataset", "interaction", "origin", "source"]}),
         (
             _("In training"),
-            {"fields": ["split", "selected", "weight", "quality", "domain", "decided_at", "created_at"]},
+            {
+                "fields": [
+                    "split",
+                    "selected",
+                    "weight",
+                    "quality",
+                    "domain",
+                    "decided_at",
+                    "left_quarantine_at",
+                    "created_at",
+                ]
+            },
         ),
         (_("Identity"), {"fields": ["content_hash", "cluster"]}),
     ]
@@ -157,11 +168,22 @@ class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyMode
 
     @admin.action(description=_("Release the selected items from quarantine"), permissions=["review"])
     def release_selected(self, request: HttpRequest, queryset: Any) -> None:
-        count = services.quarantine_release(queryset, reviewer=request.user)
-        told = ngettext(
-            "%d item was released and waits for review.", "%d items were released and wait for review.", count
-        )
-        messages.success(request, told % count)
+        left = services.quarantine_release(queryset, reviewer=request.user)
+        waiting, repeated = left.waiting, left.duplicates
+        told = [
+            ngettext(
+                "%d item was released and waits for review.", "%d items were released and wait for review.", waiting
+            )
+            % waiting
+        ]
+        if repeated:
+            duplicates = ngettext(
+                "%d was rejected: an item says the same already.",
+                "%d were rejected: items say the same already.",
+                repeated,
+            )
+            told.append(duplicates % repeated)
+        messages.success(request, " ".join(told))
 
     @admin.action(description=_("Reject the selected items in quarantine"), permissions=["review"])
     def discard_selected(self, request: HttpRequest, queryset: Any) -> None:

@@ -1,9 +1,9 @@
 """Texts that come again and again with small changes, within hours. Pure.
 
 Texts are copies of one another where they resemble each other as near-duplicates do (`training.etl.near_duplicates`).
-Many words can be looked at, so they are looked at twice. A first pass counts the keys of all of them in a table of fixed
-size, which tells for each text how many others could be found by its keys, at least as many as are: where those are
-fewer than the burst there is nothing to compare. The second takes the others one by one. Each is compared with at most
+There can be very many of them, so all are looked at twice. A first pass counts their keys in a table of fixed size,
+which tells for each text how many others could be found by its keys, at least as many as are: where those are fewer
+than the burst there is nothing to compare. The second takes the others one by one. Each is compared with at most
 `MOST_VERIFIED` texts before it that resemble none before them, and counts for each of these that it resembles.
 """
 

@@ -84,6 +84,7 @@ class Migration(migrations.Migration):
                 ('compared', models.BooleanField(default=False, help_text='near-duplicates of it are found, and its bands are in their table', verbose_name='compared')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('decided_at', models.DateTimeField(blank=True, null=True, verbose_name='decided')),
+                ('left_quarantine_at', models.DateTimeField(blank=True, help_text='when a person released it or rejected it there', null=True, verbose_name='left quarantine')),
                 ('classifier', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='items', to='registry.classifier', verbose_name='classifier')),
                 ('dataset', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='items', to='training.dataset', verbose_name='data set')),
                 ('interaction', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='items', to='interactions.userinteraction', verbose_name='source interaction')),

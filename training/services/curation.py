@@ -277,7 +277,8 @@ class _Curation:
             dropped.extend(step.dropped)
             return list(step.kept)
 
-        records, held = self.trust.hold_back(after(clean(evidence.step.kept)))
+        step, held = self.trust.hold_back(after(clean(evidence.step.kept)))
+        records = after(step)
         known = self._known(records)
         records = after(_drop_refused(records, known))
         records = after(drop_duplicates(records, known.pairs))
