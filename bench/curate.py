@@ -28,7 +28,12 @@ SECOND_DAY = 0.1  # of the first
 CHECK_ROWS = 6_000
 MORE_WORK = 1.25  # for a piece of evidence on the second day, as often as on the first, is still the same
 
-LEFT_OUT = ("low rating without a correction", "label over-represented")  # neither duplicate nor filtered
+# Neither duplicate nor filtered.
+LEFT_OUT = (
+    "low rating without a correction",
+    "low rating, yet the answer as its correction",
+    "label over-represented",
+)
 
 Figures = dict[str, Any]
 

@@ -19,7 +19,8 @@ MOST_COMMENT = 4_000
 
 @dataclass(frozen=True, slots=True)
 class PastInteraction:
-    """One answer of the past and what its asker thought of it. `source` is whose word that is.
+    """One answer of the past and what its asker thought of it. `source` is whose word that is, `said_at` when it was
+    said (None: not told).
 
     `labels` is the text of the set of a multi-label classifier. Without rating and correction there is no feedback.
     """
@@ -37,6 +38,7 @@ class PastInteraction:
     rating: int | None = None
     comment: str = ""
     correct_label: str = ""
+    said_at: datetime | None = None
 
     @property
     def is_judged(self) -> bool:
@@ -114,6 +116,7 @@ def _feedback(row: PastInteraction, now: datetime) -> Feedback:
         comment=row.comment,
         correct_label=row.correct_label,
         updated_at=now,
+        said_at=row.said_at,
     )
 
 
@@ -128,10 +131,10 @@ def _update(feedback: Feedback, row: PastInteraction, now: datetime) -> bool:
     if after == before or any({name: old.get(name) for name in names} == after for old in feedback.history):
         return False
     feedback.history = [*feedback.history, before | {"at": feedback.updated_at.isoformat()}][-HISTORY_LENGTH:]
-    feedback.updated_at = now
+    feedback.updated_at, feedback.said_at = now, row.said_at
     for name, value in after.items():
         setattr(feedback, name, value)
-    feedback.save(update_fields=["history", "updated_at", *names])
+    feedback.save(update_fields=["history", "updated_at", "said_at", *names])
     UserInteraction.objects.filter(pk=row.id).update(
         rating=feedback.rating, comment=feedback.comment, correction=feedback.correct_label
     )

@@ -131,6 +131,13 @@ def moment_of(cell: Any, now: datetime) -> datetime | None:
     return moment
 
 
+def hour_told(moment: datetime | None) -> datetime | None:
+    """The moment, unless it is a midnight: that is how files write a day of which they do not know the hour."""
+    if moment is None or (moment.hour, moment.minute, moment.second) == (0, 0, 0):
+        return None
+    return moment
+
+
 def _moment(cell: Any, text: str) -> datetime:
     if isinstance(cell, datetime):
         return cell if cell.tzinfo else cell.replace(tzinfo=UTC)

@@ -40,6 +40,33 @@ def test_a_low_rating_without_a_correction_makes_nothing(ask, judge):
     assert not items().exists()
 
 
+def test_a_low_rating_with_the_answer_as_its_correction_contradicts_itself(ask, judge):
+    judge(ask("a sunny day"), rating=1, correct_label="glad")
+    stats = curate()
+    assert (stats["loaded"], stats["reasons"]) == (0, {"low rating, yet the answer as its correction": 1})
+    assert not items().exists()
+
+
+def test_who_names_the_answer_again_confirms_it_with_or_without_a_rating(ask, judge):
+    judge(ask("a sunny day"), correct_label="glad")
+    judge(ask("a fine day"), rating=5, correct_label="glad")
+    assert curate()["approved"] == 2
+    reasons = {item.fields["text"]: item.reason for item in items(origin="confirmed")}
+    assert reasons == {
+        "a sunny day": "A person confirmed the answer.",
+        "a fine day": "A rating confirmed the answer.",
+    }
+
+
+def test_a_confirmation_that_turns_into_a_contradiction_is_taken_back(ask, judge):
+    said = judge(ask("a sunny day"), rating=5, correct_label="glad")
+    curate()
+    said.rating, said.updated_at = 1, timezone.now()
+    said.save(update_fields=["rating", "updated_at"])
+    curate()
+    assert items().get().status == "rejected"
+
+
 def test_curating_twice_changes_nothing(ask, judge):
     judge(ask("a sunny day"), rating=5)
     curate()

@@ -12,7 +12,7 @@ from interactions.models import Feedback, Subject, UserInteraction
 from kalimtak import fsck
 from kalimtak.core import jobs
 from kalimtak.core.errors import InvalidInput
-from kalimtak.core.models import AuditEvent
+from kalimtak.core.models import Alert, AuditEvent
 from registry.models import Classifier
 from training import services
 from training.models import Dataset, TrainingDataItem
@@ -148,6 +148,73 @@ def test_several_labels(load):
     load('{"text": "a", "label": ["sport", "money"], "rating": "up"}\n', "log.jsonl", classifier=topics)
     interaction = UserInteraction.objects.get()
     assert (interaction.label, interaction.labels) == ("money", "money|sport")
+
+
+# Trust -----------------------------------------------------------------------------------------------------------
+
+
+def corrections(count, moment, who="user-{}"):
+    """A log in which `count` users say that an answer is wrong."""
+    rows = [
+        f"the {number}th letter in the green box came late,glad,{who.format(number)},{moment(number)},sad"
+        for number in range(count)
+    ]
+    return "text,label,user,created_at,correct_label\n" + "\n".join(rows)
+
+
+def quarantined_of(classifier):
+    classifier.policy = {"review": {"burst": 20}}
+    classifier.save()
+    services.examples_curate(classifier=classifier)
+    return TrainingDataItem.objects.filter(status="quarantined").count()
+
+
+def words_of(number):
+    return f"2025-{number % 12 + 1:02}-{number % 28 + 1:02}T{number % 24:02}:10:00Z"
+
+
+@pytest.mark.parametrize("who", ["user-{}", "one", ""])
+def test_the_corrections_of_months_are_no_flood_of_the_hour_they_are_imported_in(mood, load, who):
+    load(corrections(60, words_of, who))
+    feedback = Feedback.objects.get(interaction__fields__text__startswith="the 3th")
+    assert feedback.said_at.isoformat() == "2025-04-04T03:10:00+00:00"
+    assert feedback.updated_at > feedback.said_at
+    assert quarantined_of(mood) == 0
+    assert not Alert.objects.exists()
+
+
+@pytest.mark.parametrize("moment", ["", "2026-01-05", "2026-01-05T00:00:00Z"])
+def test_a_file_that_tells_no_hour_opens_no_flood(mood, load, moment):
+    load(corrections(60, lambda number: moment))
+    assert set(Feedback.objects.values_list("said_at", flat=True)) == {None}
+    assert quarantined_of(mood) == 0
+    assert not Alert.objects.exists()
+
+
+def test_a_burst_of_one_user_in_the_log_is_one(mood, load):
+    load(corrections(60, lambda number: f"2026-01-05T10:{number:02}:00Z", "one"))
+    assert quarantined_of(mood) == 60
+
+
+def test_rows_of_one_hour_that_name_nobody_are_not_one_source(mood, load):
+    """Nor are the users of a log new because it begins there."""
+    log = corrections(30, lambda number: f"2026-01-05T10:{number:02}:00Z", "").splitlines()
+    texts = [f"{'abcdefghij'[number % 10]}ing {'klmnop'[number // 10]}er" for number in range(30)]
+    rows = [row.replace(row.split(",", 1)[0], text, 1) for row, text in zip(log[1:], texts, strict=True)]
+    load("\n".join([log[0], *rows]))
+    named = [f"{text}s,glad,user {text},2026-01-06T10:{n:02}:00Z,sad" for n, text in enumerate(texts)]
+    load("\n".join([log[0], *named]))
+    assert quarantined_of(mood) == 0
+    assert not Alert.objects.exists()
+
+
+def test_people_in_a_log_are_known_since_what_they_said_there(mood, load, ask, judge):
+    """Those who were heard of in a log of last year are not new when they say more here."""
+    load(corrections(30, words_of))
+    services.examples_curate()
+    for number, source in enumerate(Feedback.objects.values_list("source", flat=True).order_by("pk")):
+        judge(ask(f"{'abcdefghij'[number % 10]}ing {'klmnop'[number // 10]}er"), source=source, correct_label="sad")
+    assert quarantined_of(mood) == 0
 
 
 # Commands --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,10 @@ A *word* is a label that somebody named: a correction or an example. Ratings onl
   label: those for that label,
 - `newcomers`: the same without such a label.
 
+What staff imported is judged by the moments that its file tells; a word without one is in no window. In a file the
+first word of a source is where the file begins, so none of its sources are new (channel `IMPORT`), and rows that name
+nobody (sources `import:…`) are not all one source.
+
 The first three are quarantined, as a person who looks at them one by one would see nothing odd; newcomers wait for a
 reviewer. Compare OWASP LLM04:2025, data and model poisoning, and Jagielski et al. 2018 on poisoned labels.
 """
@@ -25,6 +29,7 @@ STEP = timedelta(minutes=30)
 WINDOW = 2 * STEP
 FRESH = timedelta(days=1)
 QUARANTINING = frozenset({"source_burst", "copies", "coordinated"})
+IMPORT = "import"  # the channel of what was imported
 PEOPLE = ("subject:", "user:")  # sources that are a person; a key alone may be anybody
 
 
@@ -64,8 +69,10 @@ class FloodWatch:
         self._copies = CopyWatch(burst)
 
     def count(self, word: Word) -> None:
-        self._sources[word.source, word.step] += 1
-        self._channels[word.channel, word.step] += 1
+        if not _names_nobody(word):
+            self._sources[word.source, word.step] += 1
+        if word.channel != IMPORT:
+            self._channels[word.channel, word.step] += 1
         self._copies.count(word.fields, word.step)
 
     def suspicious_steps(self) -> set[int]:
@@ -97,7 +104,7 @@ class FloodWatch:
     def _crowds(self, words: Sequence[Word], first_heard: Mapping[str, datetime]) -> dict[tuple[str, int], Suspicion]:
         fresh: defaultdict[tuple[str, int], list[Word]] = defaultdict(list)
         for word in words:
-            if first_heard.get(word.source, word.at) >= word.at - FRESH:
+            if word.channel != IMPORT and first_heard.get(word.source, word.at) >= word.at - FRESH:
                 fresh[word.channel, word.step].append(word)
         found: dict[tuple[str, int], Suspicion] = {}
         for channel, step in sorted(fresh):
@@ -112,6 +119,11 @@ class FloodWatch:
                 elif word.label == label:
                     found[word.key] = Suspicion("coordinated", f"{reason}, {count} of them for the same label.")
         return found
+
+
+def _names_nobody(word: Word) -> bool:
+    """Whether it came from a file that does not tell whose word it is."""
+    return word.source.startswith("import:")
 
 
 def _most(counted: Counter[tuple[str, int]], group: str, step: int) -> int:

@@ -55,6 +55,7 @@ FILTERED = frozenset(
 DUPLICATES = frozenset({"duplicate", "near_duplicate"})
 REASONS = {
     "low_rating": "low rating without a correction",
+    "contradiction": "low rating, yet the answer as its correction",
     "unknown_label": "label not in the set any more",
     "too_many_labels": "too many labels for one text",
     "unreadable": "empty or too long",

@@ -28,6 +28,7 @@ from training.past import (
     PastColumns,
     RowRefused,
     confidence_of,
+    hour_told,
     moment_of,
     name_of,
     past_columns,
@@ -143,6 +144,7 @@ class _Reader:
             rating=rating_of(told("rating")),
             comment=comment,
             correct_label=correction,
+            said_at=hour_told(moment),
         )
 
     def _classifier(self, slug: str) -> "tuple[Classifier, LabelRules]":

@@ -23,6 +23,7 @@ from training.etl import Dropped, Record, Step
 from training.etl.extract import waiting_candidates, waiting_feedback
 from training.etl.load import LIVE
 from training.etl.trust import (
+    IMPORT,
     PEOPLE,
     QUARANTINING,
     STEP,
@@ -183,7 +184,7 @@ def _decided_in_quarantine(
 def _since(classifier: Classifier) -> datetime | None:
     """An hour before the first label that waits; None where none does."""
     first = [
-        waiting_feedback(classifier).exclude(correct_label="").aggregate(first=Min("updated_at"))["first"],
+        waiting_feedback(classifier).exclude(correct_label="").aggregate(first=Min("said_at"))["first"],
         waiting_candidates(classifier).aggregate(first=Min("created_at"))["first"],
     ]
     known = [moment for moment in first if moment is not None]
@@ -195,14 +196,17 @@ def _words(classifier: Classifier, since: datetime) -> Iterator[Word]:
     corrections = Feedback.objects.filter(
         interaction__classifier=classifier,
         interaction__kind=UserInteraction.Kind.CLASSIFY,
-        updated_at__gte=since,
+        said_at__gte=since,
     ).exclude(correct_label="")
-    columns = ("pk", "source", "interaction__api_key_id", "updated_at", "interaction__fields", "correct_label")
-    rows = corrections.values_list(*columns, "interaction__label", "interaction__labels")
-    for pk, source, key, at, fields, label, answered, several in rows.iterator(chunk_size=2_000):
+    columns = ("pk", "source", "trusted", "said_at", "correct_label")
+    asked = ("api_key_id", "source", "fields", "label", "labels")
+    rows = corrections.values_list(*columns, *(f"interaction__{name}" for name in asked))
+    for pk, source, trusted, at, label, key, came, fields, answered, several in rows.iterator(chunk_size=2_000):
         if label != (several or answered):
             texts = tuple(fields.get(name, "") for name in classifier.input_fields)
-            yield Word(("feedback", pk), source, f"key {key}" if key else "", at, texts, label)
+            imported = came == UserInteraction.Source.IMPORTED and trusted
+            channel = IMPORT if imported else f"key {key}" if key else ""
+            yield Word(("feedback", pk), source, channel, at, texts, label)
     examples = TrainingDataItem.objects.filter(
         classifier=classifier, origin=TrainingDataItem.Origin.EXAMPLE, created_at__gte=since
     )
@@ -213,12 +217,13 @@ def _words(classifier: Classifier, since: datetime) -> Iterator[Word]:
 
 
 def _first_heard(sources: set[str]) -> dict[str, datetime]:
-    """When each source gave its first feedback of all."""
+    """When each source gave its first feedback of all, here or in what was imported."""
     found: dict[str, datetime] = {}
     names = sorted(sources)
     for start in range(0, len(names), _CHUNK):
         rows = Feedback.objects.filter(source__in=names[start : start + _CHUNK]).order_by()
-        found |= dict(rows.values_list("source").annotate(first=Min("created_at")))
+        for source, written, said in rows.values_list("source").annotate(Min("created_at"), Min("said_at")):
+            found[source] = min(written, said or written)
     return found
 
 
