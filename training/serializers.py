@@ -106,6 +106,7 @@ class CurationStatsSerializer(serializers.Serializer[Any]):
     loaded = serializers.IntegerField()
     approved = serializers.IntegerField()
     for_review = serializers.IntegerField()
+    quarantined = serializers.IntegerField()
     reasons = serializers.DictField(child=serializers.IntegerField())
     shares = serializers.DictField(
         child=serializers.DictField(

@@ -48,6 +48,7 @@ STATISTICS = {
     "loaded",
     "approved",
     "for_review",
+    "quarantined",
     "reasons",
 }
 HEALTH = {"status", "problems", "waiting_texts", "asked_seconds_ago", "spooled", "models"}

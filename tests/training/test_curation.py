@@ -10,7 +10,8 @@ from training.models import TrainingDataItem
 
 pytestmark = pytest.mark.django_db
 
-KEYS = {"extracted", "duplicates", "filtered", "pii_redacted", "over_represented", "loaded", "approved", "for_review"}
+KEYS = {"extracted", "duplicates", "filtered", "pii_redacted", "over_represented", "loaded"}
+KEYS |= {"approved", "for_review", "quarantined"}
 CARLA = Caller("key", "key:carla")
 
 

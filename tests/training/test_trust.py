@@ -193,7 +193,7 @@ def test_a_burst_lies_in_quarantine_with_an_alert_and_touches_nobody_else(taught
     for number in range(30):
         judge(ask(phrase(number)), source="key:spam", correct_label="sad")
     stats = services.examples_curate()
-    assert (stats.approved, stats.for_review) == (1, 31)
+    assert (stats.loaded, stats.approved, stats.for_review, stats.quarantined) == (32, 1, 0, 31)
     assert stats.reasons == {"quarantined: many labels of one source at once": 31}
     assert len(trained(taught_mood) - before) == 1  # Amal's, which the spammer's word on the same text did not disturb
     assert TrainingDataItem.objects.filter(status="quarantined").count() == 31
@@ -236,7 +236,7 @@ def test_newcomers_wait_for_a_reviewer_and_are_told(taught_mood, ask, judge):
         label = ("sad", "calm")[number % 2]
         judge(ask(phrase(number)), source=f"subject:{number}", correct_label=label)
     stats = services.examples_curate()
-    assert (stats.approved, stats.for_review) == (0, 30)
+    assert (stats.approved, stats.for_review, stats.quarantined) == (0, 30, 0)
     assert not TrainingDataItem.objects.filter(status="quarantined").exists()
     assert "raise policy.review.burst" in Alert.objects.get(kind="feedback_newcomers").message
 

@@ -52,6 +52,7 @@ Effect = Callable[[], AbstractContextManager[Any]]
 FILTERED = frozenset(
     {"unreadable", "inappropriate", "low_quality", "unknown_label", "too_many_labels", "refused_before", "held_out"}
 )
+PARTS = ("approved", "for_review", "quarantined")  # of what was loaded
 DUPLICATES = frozenset({"duplicate", "near_duplicate"})
 REASONS = {
     "low_rating": "low rating without a correction",
@@ -83,8 +84,8 @@ REASONS = {
 class CurationStats:
     """What a curation did, in the contract's words.
 
-    Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
-    `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
+    Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved`, `for_review`
+    and `quarantined` their parts; `over_represented` counts what was left out or held back for the balance of the set.
     `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}, `before` is what each
     classifier's set held when it began.
     """
@@ -97,6 +98,7 @@ class CurationStats:
     loaded: int = 0
     approved: int = 0
     for_review: int = 0
+    quarantined: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     shares: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     before: dict[str, Held] = field(default_factory=dict)
@@ -104,7 +106,7 @@ class CurationStats:
     def figures(self) -> dict[str, Any]:
         """What is counted, without the shares."""
         names = ("extracted", "duplicates", "filtered", "pii_redacted", "over_represented")
-        figures = {name: getattr(self, name) for name in (*names, "loaded", "approved", "for_review")}
+        figures = {name: getattr(self, name) for name in (*names, "loaded", *PARTS)}
         return figures | {"reasons": dict(self.reasons.most_common())}
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,7 +137,8 @@ class CurationStats:
             self.pii_redacted += bool(record.redactions)
             self.loaded += 1
             self.approved += not record.doubts
-            self.for_review += bool(record.doubts)
+            self.for_review += bool(record.doubts) and not is_held(record)
+            self.quarantined += is_held(record)
             for doubt in record.doubts:
                 self.over_represented += doubt.kind == "over_share"
                 self.reasons[REASONS[doubt.kind]] += 1
