@@ -25,6 +25,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "confidence": ("confidence", "probability"),
     "created_at": ("created_at", "timestamp", "time", "asked_at", "date", "start_time"),
     "pseudonym": ("pseudonym",),
+    "source": ("feedback_source",),
+    "said_at": ("feedback_at",),
     "subject": ("subject", "user_id", "user", "sender_id"),
     "version": ("model_version", "version"),
     "classifier": ("classifier",),
@@ -32,6 +34,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 THUMBS = dict.fromkeys(("up", "thumbs up", "thumbs_up", "thumbsup", "👍", "like", "+1", "true", "positive"), 5) | (
     dict.fromkeys(("down", "thumbs down", "thumbs_down", "thumbsdown", "👎", "dislike", "-1", "false", "negative"), 1)
 )
+SOURCE = re.compile(r"(?:subject:[0-9a-f]{64}|(?:anonymous|key|user|import):.{1,60})")  # as exports name them
+ANYWHERE = ("subject:", "anonymous:")  # sources that are the same in every installation that has the same key
 PSEUDONYM = re.compile(r"[0-9a-f]{64}")
 MOST_NAME = 200  # characters of an external id or a user's name
 EPOCH_MILLISECONDS = 10**11  # a number of seconds beyond it lies in the year 5138: it is milliseconds

@@ -248,6 +248,74 @@ def test_what_is_exported_comes_back_into_an_empty_installation(mood, ask, judge
     assert list(UserInteraction.objects.order_by("pk").values_list(*columns, "subject__pseudonym")) == wanted
 
 
+ASKER, OTHER = (Subject(pseudonym=f"{number:064x}") for number in (7, 8))
+GIVERS = ("anonymous:0123456789abcdef0123456789abcdef", f"subject:{OTHER.pseudonym}", "key:carla", "user:3", "import:o")
+
+
+@pytest.fixture
+def judged_by_others(mood, ask, judge):
+    """Answers that one subject asked for and others judged, and one that nobody's subject asked for."""
+    asker = Subject.objects.create(pseudonym=ASKER.pseudonym)
+    for number, source in enumerate(GIVERS):
+        word = {"rating": 1 + number, "comment": "=1+1" if number else ""}
+        interaction = ask(f"text {number}", subject=asker if number else None, correction="sad", **word)
+        judge(interaction, source=source, correct_label="sad", trusted=number > 0, **word)
+
+
+def rows_of(*models):
+    return [list(model.objects.order_by("pk").values()) for model in models]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_ones_own_export_is_no_news_whoever_gave_the_feedback(judged_by_others, tmp_path, kind):
+    before = rows_of(UserInteraction, Feedback, Subject)
+    path = tmp_path / f"out.{kind}"
+    run("export_interactions", path)
+    printed = run("import_interactions", path)
+    assert "5 there already" in printed
+    assert outcome(Dataset.objects.get()) == (0, 5, 0, 0)
+    assert rows_of(UserInteraction, Feedback, Subject) == before
+
+
+@pytest.mark.parametrize("left_out", [("feedback_source", "feedback_at"), ("feedback_source", "pseudonym")])
+def test_nor_is_one_that_does_not_tell_who_gave_it(judged_by_others, tmp_path, left_out):
+    path = tmp_path / "out.jsonl"
+    run("export_interactions", path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps({k: v for k, v in row.items() if k not in left_out}) for row in rows))
+    for feedback in Feedback.objects.all():  # said otherwise since
+        feedback.history = [{"rating": feedback.rating, "comment": feedback.comment, "correct_label": "sad"}]
+        feedback.correct_label = "calm"
+        feedback.save()
+    before = rows_of(UserInteraction, Feedback, Subject)
+    run("import_interactions", path)
+    assert outcome(Dataset.objects.get()) == (0, 5, 0, 0)
+    assert rows_of(UserInteraction, Feedback, Subject) == before
+
+
+def test_elsewhere_subjects_and_addresses_stay_who_they_are_and_staff_are_not_mistaken(judged_by_others, tmp_path):
+    path = tmp_path / "out.csv"
+    run("export_interactions", path)
+    said_at = list(Feedback.objects.order_by("interaction").values_list("said_at", flat=True))
+    Feedback.objects.all().delete()
+    UserInteraction.objects.all().delete()
+    assert "5 feedback recorded" in run("import_interactions", path)
+    said = list(Feedback.objects.order_by("interaction").values_list("source", "trusted"))
+    assert said == [(GIVERS[0], False), (GIVERS[1], True), *[("import:command line", True)] * 3]
+    assert list(Feedback.objects.order_by("interaction").values_list("said_at", flat=True)) == said_at
+    assert "0 feedback recorded" in run("import_interactions", path)
+
+
+def test_a_rating_that_was_changed_in_the_file_is_a_later_word_of_who_gave_it(judged_by_others, tmp_path):
+    path = tmp_path / "out.jsonl"
+    run("export_interactions", path)
+    rows = [json.loads(line) | {"rating": 5} for line in path.read_text().splitlines()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    run("import_interactions", path)
+    assert outcome(Dataset.objects.get()) == (0, 5, 0, 4)
+    assert set(Feedback.objects.values_list("source", "rating")) == {(source, 5) for source in GIVERS}
+
+
 def test_rows_go_to_the_classifier_they_name(mood, tmp_path):
     Classifier.objects.create(slug="other", family="classic", labels=["a", "b"], input_fields=["line"])
     path = tmp_path / "log.jsonl"
