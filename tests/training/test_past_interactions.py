@@ -35,7 +35,7 @@ def load(mood):
 
 
 def outcome(dataset):
-    return tuple(dataset.report["outcome"].values())
+    return tuple(dataset.report["outcome"][name] for name in ("recorded", "repeated", "feedback", "changed"))
 
 
 LOG = """text,label,thumbs,user,created_at,correct_label
