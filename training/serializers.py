@@ -107,6 +107,7 @@ class CurationStatsSerializer(serializers.Serializer[Any]):
     approved = serializers.IntegerField()
     for_review = serializers.IntegerField()
     reasons = serializers.DictField(child=serializers.IntegerField())
+    notes = serializers.DictField(child=serializers.CharField(), help_text="{classifier: what staff should know of it}")
     shares = serializers.DictField(
         child=serializers.DictField(
             child=serializers.DictField(child=serializers.ListField(child=serializers.FloatField()))

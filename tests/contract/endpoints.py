@@ -39,6 +39,7 @@ JOB = {
 }
 DEPLOYMENT = {"deployment", "version", "classifier", "role", "share", "started_at", "actor", "reason", "forced"}
 STATISTICS = {
+    "notes",
     "shares",
     "extracted",
     "duplicates",

@@ -26,7 +26,7 @@ def test_a_good_rating_confirms_and_a_correction_proposes(ask, judge):
     judge(ask("a sunny day"), rating=5)
     judge(ask("a rainy day"), rating=1, correct_label="sad")
     stats = curate()
-    assert stats.keys() == KEYS | {"reasons", "shares"}
+    assert stats.keys() == KEYS | {"reasons", "notes", "shares"}
     assert (stats["extracted"], stats["loaded"], stats["approved"]) == (2, 2, 2)
     assert items(label="glad", origin="confirmed", status="approved").get().fields == {"text": "a sunny day"}
     corrected = items(label="sad", origin="corrected", status="approved").get()
@@ -159,3 +159,19 @@ def test_many_batches_are_taken_in(ask, judge):
         judge(ask(f"day number {number} was fine"), source=f"subject:{number}", rating=5)
     assert curate()["loaded"] >= 200  # beyond that the label is over-represented
     assert curate()["extracted"] == 0
+
+
+def test_source_shares_are_of_the_whole_set_as_the_cap_is(mood, ask, judge):
+    TrainingDataItem.objects.bulk_create(
+        TrainingDataItem(
+            classifier=mood, fields={"text": f"{number}"}, label="sad", status="approved", content_hash=f"{number}"
+        )
+        for number in range(96)
+    )
+    for text in ("a fine day outside", "the kettle sings at noon", "letters from an old friend", "rain on a tin roof"):
+        judge(ask(text), rating=5)
+    stats = curate(classifier=mood)
+    assert stats["approved"] == 4
+    told = stats["shares"]["mood"]["source"]
+    assert told.pop("imports") == [1.0, 0.96]
+    assert list(told.values()) == [[0.0, 0.04]]

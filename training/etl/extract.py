@@ -95,6 +95,7 @@ def item_records(items: Sequence[TrainingDataItem], names: Sequence[str]) -> lis
             item_id=item.pk,
             content_hash=item.content_hash,
             given_at=item.created_at,
+            domain=item.domain,
         )
         for item in items
     ]

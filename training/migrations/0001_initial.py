@@ -132,6 +132,9 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('clusters', models.JSONField(default=dict, verbose_name='clusters')),
+                ('teller', models.CharField(blank=True, max_length=63, verbose_name='told by')),
+                ('told_to', models.BigIntegerField(default=0)),
+                ('told_until', models.BigIntegerField(default=0)),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='found')),
                 ('classifier', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='domain_map', to='registry.classifier', verbose_name='classifier')),
             ],

@@ -44,12 +44,19 @@ class BlockedWord(models.Model):
 
 
 class DomainMap(models.Model):
-    """The domains that were found among a classifier's texts (`training/etl/domains.py`), {name: {word: weight}}."""
+    """The domains that were found among a classifier's texts (`training/etl/domains.py`), {name: {word: weight}}.
+
+    `teller` tells the domains of its items ("clusters", or the slug of a classifier). Those from before, up to the key
+    `told_until`, are told up to the key `told_to`; whatever came later was told as it came.
+    """
 
     classifier = models.OneToOneField(
         "registry.Classifier", models.CASCADE, related_name="domain_map", verbose_name=_("classifier")
     )
     clusters = models.JSONField(_("clusters"), default=dict)
+    teller = models.CharField(_("told by"), max_length=63, blank=True)
+    told_to = models.BigIntegerField(default=0)
+    told_until = models.BigIntegerField(default=0)
     created_at = models.DateTimeField(_("found"), auto_now_add=True)
 
     class Meta:

@@ -1,5 +1,6 @@
 """The daily ETL: what people said about answers becomes items, with a reason for each that does not."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -38,12 +39,14 @@ from training.etl.quality import score_quality
 from training.etl.trust import is_held
 from training.models import TrainingDataItem
 from training.services.balance import Balance, Held, scripts_of_set
-from training.services.domains import DomainMarker
+from training.services.domains import DomainMarker, Told
 from training.services.held_out import held_out_of
 from training.services.neighbours import BandTable, ImaginedBands, items_compare, items_forget
 from training.services.readers import SecondOpinion
 from training.services.trust import WAITS_FOR_PEOPLE, Trust
 from training.services.words import words_in_force
+
+logger = logging.getLogger(__name__)
 
 Status = TrainingDataItem.Status
 Progress = Callable[[float, str], None]
@@ -85,7 +88,7 @@ class CurationStats:
     Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
     `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
     `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}, `before` is what each
-    classifier's set held when it began.
+    classifier's set held when it began. `notes` are {classifier: what staff should know of it}.
     """
 
     extracted: int = 0
@@ -99,15 +102,16 @@ class CurationStats:
     reasons: Counter[str] = field(default_factory=Counter)
     shares: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     before: dict[str, Held] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
-        """What is counted, without the shares."""
+        """What is counted, without the shares and notes."""
         names = ("extracted", "duplicates", "filtered", "pii_redacted", "over_represented")
         figures = {name: getattr(self, name) for name in (*names, "loaded", "approved", "for_review")}
         return figures | {"reasons": dict(self.reasons.most_common())}
 
     def to_dict(self) -> dict[str, Any]:
-        return self.figures() | {"shares": self.shares}
+        return self.figures() | {"notes": self.notes, "shares": self.shares}
 
     def unfinished(self) -> dict[str, Any]:
         """What another attempt goes on from, with `from_dict`."""
@@ -119,7 +123,7 @@ class CurationStats:
 
     def add(self, batch: Self) -> None:
         for each in fields(self):
-            if each.name not in ("shares", "before"):
+            if each.name not in ("shares", "before", "notes"):
                 setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
 
     def count(self, extracted: int, step: Step) -> None:
@@ -156,18 +160,22 @@ def examples_curate(
     """
     stats = stats if stats is not None else CurationStats()
     classifiers = [classifier] if classifier else list(Classifier.objects.serving())
-    compared, before = 0, stats.extracted
+    looked_at, before = 0, stats.extracted
     waiting = sum(work_waiting(each) for each in classifiers)
     for each in classifiers:
         run = _Curation(each, dry_run, effect, stats, actor)
         run.recall()
+        if run.domains.note:
+            stats.notes[each.slug] = run.domains.note
+            logger.warning("%s: %s", each.slug, run.domains.note)
         stats.before.setdefault(each.slug, run.balance.held())
-        for batch in (run.next_forgotten, run.next_compared, run.next_candidates, run.next_feedback):
+        waiting += run.domains.earlier().count()
+        for batch in (run.next_forgotten, run.next_told, run.next_compared, run.next_candidates, run.next_feedback):
             while batch():
                 if progress:
-                    done = compared + run.compared + stats.extracted - before
+                    done = looked_at + run.looked_at + stats.extracted - before
                     progress(min(done / max(waiting, 1), 1.0), f"{each}: {done:,} of {waiting:,}")
-        compared += run.compared
+        looked_at += run.looked_at
         run.trust.tell()
         stats.shares[each.slug] = run.balance.shares(stats.before[each.slug])
     return stats
@@ -198,7 +206,7 @@ class _Curation:
         self.opinion = SecondOpinion(classifier, self.policy.moderation)
         self.held_out = held_out_of(classifier)
         self.bands = ImaginedBands(classifier) if dry_run else BandTable(classifier)
-        self.last_compared = self.last_item = self.last_feedback = self.compared = 0
+        self.last_compared = self.last_item = self.last_feedback = self.looked_at = 0
 
     def recall(self) -> None:
         """Take back what earlier curations approved of a flood; the balance is counted without it."""
@@ -218,14 +226,28 @@ class _Curation:
         crashpoint("curation.after_forgetting")
         return forgotten == BATCH
 
+    def next_told(self) -> bool:
+        """Mark a batch of items from before domains were told; False when there was none left."""
+        with self._transaction():
+            told = self.domains.tell_earlier()
+        crashpoint("curation.after_telling")
+        return self._count_looked_at(told)
+
     def next_compared(self) -> bool:
         """Compare a batch of items that came another way, such as an import; False when there was none left."""
         with self._transaction():
-            ids = items_compare(self.classifier, self.bands, after=self.last_compared, dry_run=self.dry_run)
+            compared = items_compare(
+                self.classifier, self.bands, self.domains.mark, after=self.last_compared, dry_run=self.dry_run
+            )
         crashpoint("curation.after_comparing")
-        self.last_compared = max(ids, default=self.last_compared)
-        self.compared += len(ids)
-        return len(ids) == BATCH
+        self.last_compared = compared[-1][0].pk if compared else self.last_compared
+        return self._count_looked_at(compared)
+
+    def _count_looked_at(self, items: Told) -> bool:
+        """Whether there may be more."""
+        self.balance.told(items)
+        self.looked_at += len(items)
+        return len(items) == BATCH
 
     def next_candidates(self) -> bool:
         """Take in a batch of candidates; False when there was none left."""

@@ -40,7 +40,7 @@ class ProgressPanel(Panel):
 
 
 class ResultPanel(Panel):
-    """What a finished job reported, a line per entry."""
+    """What a finished job reported, a line per entry; none for an empty table."""
 
     name = "result"
     title = _("Result")
@@ -50,7 +50,7 @@ class ResultPanel(Panel):
         return bool(obj.result)
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        shown = ((name, value) for name, value in obj.result.items() if not is_nested(value))
+        shown = ((name, value) for name, value in obj.result.items() if not is_nested(value) and value != {})
         return {"rows": [(name.replace("_", " "), value) for name, value in shown]}
 
 
