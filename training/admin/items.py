@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -116,7 +117,7 @@ class ItemPanel(Panel):
 
 @admin.register(TrainingDataItem)
 class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyModelAdmin):
-    list_display = ["text", "label_shown", "status_shown", "reason", "origin", "split", "classifier", "created"]
+    list_display = ["text", "label_shown", "status_shown", "reason_shown", "origin", "split", "classifier", "created"]
     list_filter = ["classifier", "status", LabelFilter, "origin", "split", "selected"]
     list_select_related = ["classifier"]
     search_fields = ["=id", "=source", "=content_hash"]
@@ -220,6 +221,10 @@ class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyMode
     @admin.display(description=_("status"), ordering="status")
     def status_shown(self, item: TrainingDataItem) -> SafeString:
         return state_label(item.status, item.get_status_display())
+
+    @admin.display(description=_("reason"), ordering="reason")
+    def reason_shown(self, item: TrainingDataItem) -> SafeString:
+        return format_html('<span class="k-clamp" dir="auto" title="{0}">{0}</span>', item.reason)
 
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, item: TrainingDataItem) -> Any:
