@@ -156,6 +156,54 @@ def test_an_examination_leads_to_the_items_behind_its_figures(add, sign_in):
     assert len(client.get(label).context["cl"].result_list) == 31
 
 
+@pytest.fixture
+def found(add):
+    """A data set whose findings name a doubt and a pair; their items."""
+    rows = ["<b>bold</b> words " + "and more " * 30, "سعيد جدا", "a third one", "a fourth one"]
+    dataset = services.dataset_load(add("text,label\n" + "".join(f"{text},joy\n" for text in rows)))
+    services.dataset_examine(dataset, progress=lambda share, note: None)
+    items = list(TrainingDataItem.objects.filter(dataset=dataset).order_by("pk"))
+    doubt = {"item": items[0].pk, "given": "joy", "likelier": "fear", "sure": 0.9}
+    dataset.findings["doubtful"] = {"judged": 4, "shown": [doubt], "count": 1, "ids": [items[0].pk]}
+    pair = {"item": items[1].pk, "twin": items[2].pk, "resemblance": 0.8}
+    dataset.findings["twins"]["pairs"] = [pair, {**pair, "twin": items[3].pk}]
+    dataset.save()
+    TrainingDataItem.objects.filter(pk=items[3].pk).delete()
+    return dataset, items
+
+
+def test_findings_show_the_texts_they_speak_of(found, sign_in, django_assert_num_queries):
+    from training.admin.findings import findings_context
+
+    dataset, items = found
+    page = " ".join(sign_in("tala").get(url("change", dataset.pk)).text.split())
+    assert "&lt;b&gt;bold&lt;/b&gt; words and more" in page
+    assert "<b>bold" not in page
+    assert "and more " * 20 not in page
+    assert '<span class="k-clamp" dir="auto">سعيد جدا</span>' in page
+    assert "The model would say" in page
+    assert "<bdi>fear</bdi>" in page
+    change = reverse("admin:training_trainingdataitem_change", args=[items[2].pk])
+    assert f'<a class="k-link" href="{change}">#{items[2].pk}</a> <span><bdi>joy</bdi></span>' in page
+    assert f'#{items[3].pk} <span class="k-muted">not there any more</span>' in page
+    with django_assert_num_queries(1):
+        findings_context(dataset, with_texts=True)
+    dataset.findings["doubtful"]["shown"] = dataset.findings["twins"]["pairs"] = []
+    with django_assert_num_queries(0):
+        findings_context(dataset, with_texts=True)
+
+
+def test_findings_show_no_texts_to_who_may_not_read_items(found, sign_in, people):
+    from django.contrib.auth.models import Permission
+
+    dataset, items = found
+    people.nadia.user_permissions.add(Permission.objects.get(codename="view_dataset"))
+    page = sign_in("nadia").get(url("change", dataset.pk)).text
+    assert f"#{items[0].pk}" in page
+    assert "words and more" not in page
+    assert "not there any more" not in page
+
+
 def test_a_log_of_interactions_has_its_own_report(world, sign_in):
     dataset = services.interactions_add(
         world.emotion,

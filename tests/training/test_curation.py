@@ -1,8 +1,11 @@
 """Feedback becomes items: what is evidence, what is dropped, what waits, and why."""
 
+import io
+
 import pytest
 from django.utils import timezone
 
+from kalimtak.core import jobs
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput
 from training import services
@@ -159,3 +162,27 @@ def test_many_batches_are_taken_in(ask, judge):
         judge(ask(f"day number {number} was fine"), source=f"subject:{number}", rating=5)
     assert curate()["loaded"] >= 200  # beyond that the label is over-represented
     assert curate()["extracted"] == 0
+
+
+def test_progress_goes_on_where_an_earlier_attempt_stopped(mood, ask, judge, monkeypatch):
+    for module in ("training.etl.extract", "training.services.curation", "training.services.neighbours"):
+        monkeypatch.setattr(f"{module}.BATCH", 5)
+    rows = "".join(f"imported text number {number} of many,glad\n" for number in range(12))
+    services.dataset_load(
+        services.dataset_add(mood, source=io.BytesIO(b"text,label\n" + rows.encode()), name="r.csv", actor="tala")
+    )
+    for number in range(12):
+        judge(ask(f"day number {number} was fine"), source=f"subject:{number}", rating=5)
+    told = []
+
+    def progress(context, fraction, note=""):
+        told.append((fraction, note))
+        if len(told) in (2, 4):
+            raise jobs.JobInterrupted
+
+    monkeypatch.setattr(jobs.JobContext, "progress_or_stop", progress)
+    job = jobs.enqueue("curate", {"classifier": "mood"})
+    assert [jobs.run(job.pk) for _ in range(3)] == ["queued", "queued", "succeeded"]
+    assert told == sorted(told)
+    assert [note for _, note in told[:3]] == ["mood: 5 of 24", "mood: 10 of 24", "mood: 17 of 24"]
+    assert told[-1][0] < 1

@@ -161,7 +161,8 @@ class FindingsPanel(Panel):
         return bool(obj.findings)
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        return {"dataset": obj, **findings_context(obj)}
+        may_read = request.user.has_perm("training.view_trainingdataitem")
+        return {"dataset": obj, **findings_context(obj, with_texts=may_read)}
 
 
 @admin.register(Dataset)

@@ -85,7 +85,7 @@ class CurationStats:
     Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
     `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
     `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}, `before` is what each
-    classifier's set held when it began.
+    classifier's set held when it began. `compared` are the items that came another way and were compared.
     """
 
     extracted: int = 0
@@ -99,6 +99,7 @@ class CurationStats:
     reasons: Counter[str] = field(default_factory=Counter)
     shares: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     before: dict[str, Held] = field(default_factory=dict)
+    compared: int = 0
 
     def figures(self) -> dict[str, Any]:
         """What is counted, without the shares."""
@@ -111,7 +112,7 @@ class CurationStats:
 
     def unfinished(self) -> dict[str, Any]:
         """What another attempt goes on from, with `from_dict`."""
-        return self.to_dict() | {"before": self.before}
+        return self.to_dict() | {"before": self.before, "compared": self.compared}
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Self:
@@ -156,8 +157,8 @@ def examples_curate(
     """
     stats = stats if stats is not None else CurationStats()
     classifiers = [classifier] if classifier else list(Classifier.objects.serving())
-    compared, before = 0, stats.extracted
-    waiting = sum(work_waiting(each) for each in classifiers)
+    # What earlier attempts did counts in what is done and in the whole: progress never goes back.
+    whole = stats.extracted + stats.compared + sum(work_waiting(each) for each in classifiers)
     for each in classifiers:
         run = _Curation(each, dry_run, effect, stats, actor)
         run.recall()
@@ -165,9 +166,8 @@ def examples_curate(
         for batch in (run.next_forgotten, run.next_compared, run.next_candidates, run.next_feedback):
             while batch():
                 if progress:
-                    done = compared + run.compared + stats.extracted - before
-                    progress(min(done / max(waiting, 1), 1.0), f"{each}: {done:,} of {waiting:,}")
-        compared += run.compared
+                    done = stats.extracted + stats.compared
+                    progress(min(done / max(whole, 1), 1.0), f"{each}: {done:,} of {whole:,}")
         run.trust.tell()
         stats.shares[each.slug] = run.balance.shares(stats.before[each.slug])
     return stats
@@ -198,7 +198,7 @@ class _Curation:
         self.opinion = SecondOpinion(classifier, self.policy.moderation)
         self.held_out = held_out_of(classifier)
         self.bands = ImaginedBands(classifier) if dry_run else BandTable(classifier)
-        self.last_compared = self.last_item = self.last_feedback = self.compared = 0
+        self.last_compared = self.last_item = self.last_feedback = 0
 
     def recall(self) -> None:
         """Take back what earlier curations approved of a flood; the balance is counted without it."""
@@ -222,9 +222,9 @@ class _Curation:
         """Compare a batch of items that came another way, such as an import; False when there was none left."""
         with self._transaction():
             ids = items_compare(self.classifier, self.bands, after=self.last_compared, dry_run=self.dry_run)
+            self.stats.compared += len(ids)  # noted with it
         crashpoint("curation.after_comparing")
         self.last_compared = max(ids, default=self.last_compared)
-        self.compared += len(ids)
         return len(ids) == BATCH
 
     def next_candidates(self) -> bool:
