@@ -345,6 +345,7 @@ def test_a_job_shows_what_was_asked_for_and_not_where_it_stands(world, sign_in):
     asked = {"classifier": "emotion", "dry_run": False, "name": HOSTILE, jobs.RESUME: {"before": {"emotion": 1012}}}
     Job.objects.filter(pk=world.waiting_job.pk).update(params=asked)
     page = sign_in("tala").get(url("core_job_change", world.waiting_job.pk)).text
-    assert "<dt>classifier</dt><dd><bdi>emotion</bdi></dd><dt>dry run</dt><dd><bdi>no</bdi></dd>" in page
+    assert "<dt>classifier</dt><dd><bdi>emotion</bdi></dd>" in page
+    assert "<dt>dry run</dt><dd><bdi>no</bdi></dd>" in page
     assert "1012" not in page
     assert "<script>alert" not in page
