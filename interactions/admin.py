@@ -19,9 +19,14 @@ SCORES_SHOWN = 20
 
 
 def snippet(fields: dict[str, str]) -> SafeString:
-    """The beginning of a text, or of two joined by a slash, in its own direction."""
+    """The `beginning` of a text in its own direction."""
+    return format_html('<span dir="auto">{}</span>', beginning(fields))
+
+
+def beginning(fields: dict[str, str]) -> str:
+    """The beginning of a text, or of two joined by a slash."""
     text = " / ".join(str(value) for value in fields.values())
-    return format_html('<span dir="auto">{}</span>', Truncator(text).chars(TEXT_SHOWN))
+    return Truncator(text).chars(TEXT_SHOWN)
 
 
 def score_rows(scores: dict[str, float]) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,11 +16,14 @@ from interactions.models import Feedback, UserInteraction
 from interactions.services import HISTORY_LENGTH, subject_ids
 
 MOST_COMMENT = 4_000
+WORD = ("rating", "comment", "correct_label")  # what a row says of an answer
 
 
 @dataclass(frozen=True, slots=True)
 class PastInteraction:
-    """One answer of the past and what its asker thought of it. `source` is whose word that is.
+    """One answer of the past and what its asker thought of it. `source` is whose word that is, `said_at` when it was
+    said (None: not told). A source is not certain where it is guessed, or names somebody of the installation that wrote
+    the file, which need not be this one.
 
     `labels` is the text of the set of a multi-label classifier. Without rating and correction there is no feedback.
     """
@@ -37,6 +41,8 @@ class PastInteraction:
     rating: int | None = None
     comment: str = ""
     correct_label: str = ""
+    said_at: datetime | None = None
+    is_certain: bool = False
 
     @property
     def is_judged(self) -> bool:
@@ -65,9 +71,9 @@ def past_id(moment: datetime | None, *identity: Any) -> UUID:
     return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
 
 
-def past_record(rows: Sequence[PastInteraction]) -> PastOutcome:
+def past_record(rows: Sequence[PastInteraction], *, importer: str) -> PastOutcome:
     """Write the rows that are not there yet, within the caller's transaction. A later word of a source updates its
-    earlier one; the same word once more changes nothing."""
+    earlier one; the same word once more changes nothing. `importer` is the source of words that are nobody's here."""
     now = timezone.now()
     first = {row.id: row for row in reversed(rows)}
     with transaction.atomic():
@@ -75,9 +81,12 @@ def past_record(rows: Sequence[PastInteraction]) -> PastOutcome:
         subjects = subject_ids({row.pseudonym for row in rows if row.pseudonym})
         fresh = [row for row in first.values() if row.id not in known]
         UserInteraction.objects.bulk_create([_interaction(row, subjects) for row in fresh], ignore_conflicts=True)
-        judged = {(row.id, row.source): row for row in reversed(rows) if row.is_judged}
-        keys = {key for key, _ in judged}
-        held = {(each.interaction_id, each.source): each for each in Feedback.objects.filter(interaction__in=keys)}
+        spoken: defaultdict[UUID, list[Feedback]] = defaultdict(list)
+        for each in Feedback.objects.filter(interaction__in={row.id for row in rows if row.is_judged}):
+            spoken[each.interaction_id].append(each)
+        named = (_named(row, spoken[row.id], importer) for row in reversed(rows) if row.is_judged)
+        judged = {(row.id, row.source): row for row in named if row is not None}
+        held = {(each.interaction_id, each.source): each for some in spoken.values() for each in some}
         new = [row for key, row in judged.items() if key not in held]
         Feedback.objects.bulk_create([_feedback(row, now) for row in new], ignore_conflicts=True)
         for row in new:
@@ -85,6 +94,17 @@ def past_record(rows: Sequence[PastInteraction]) -> PastOutcome:
                 _mirror(row)
         changed = sum(_update(held[key], row, now) for key, row in judged.items() if key in held)
     return PastOutcome(len(fresh), len(rows) - len(fresh), len(new), changed)
+
+
+def _named(row: PastInteraction, spoken: Sequence[Feedback], importer: str) -> PastInteraction | None:
+    """The row with whose word it is here; None where it only repeats what somebody said here of the same answer."""
+    if row.is_certain or any(each.source == row.source for each in spoken):
+        return row
+    word = {name: getattr(row, name) for name in WORD}
+    for each in spoken:
+        if any(_is_word(said, word) for said in ({name: getattr(each, name) for name in WORD}, *each.history)):
+            return None
+    return row if row.source.startswith("subject:") else replace(row, source=importer)
 
 
 def _interaction(row: PastInteraction, subjects: dict[str, int]) -> UserInteraction:
@@ -109,11 +129,12 @@ def _feedback(row: PastInteraction, now: datetime) -> Feedback:
     return Feedback(
         interaction_id=row.id,
         source=row.source,
-        trusted=True,
+        trusted=not row.source.startswith("anonymous:"),
         rating=row.rating,
         comment=row.comment,
         correct_label=row.correct_label,
         updated_at=now,
+        said_at=row.said_at,
     )
 
 
@@ -122,20 +143,23 @@ def _update(feedback: Feedback, row: PastInteraction, now: datetime) -> bool:
 
     What was said and changed later is old: a file that holds both words may be imported any number of times.
     """
-    names = ("rating", "comment", "correct_label")
-    before = {name: getattr(feedback, name) for name in names}
-    after = before | {name: getattr(row, name) for name in names if getattr(row, name) not in (None, "")}
-    if after == before or any({name: old.get(name) for name in names} == after for old in feedback.history):
+    before = {name: getattr(feedback, name) for name in WORD}
+    after = before | {name: getattr(row, name) for name in WORD if getattr(row, name) not in (None, "")}
+    if after == before or any(_is_word(old, after) for old in feedback.history):
         return False
     feedback.history = [*feedback.history, before | {"at": feedback.updated_at.isoformat()}][-HISTORY_LENGTH:]
-    feedback.updated_at = now
+    feedback.updated_at, feedback.said_at = now, row.said_at
     for name, value in after.items():
         setattr(feedback, name, value)
-    feedback.save(update_fields=["history", "updated_at", *names])
+    feedback.save(update_fields=["history", "updated_at", "said_at", *WORD])
     UserInteraction.objects.filter(pk=row.id).update(
         rating=feedback.rating, comment=feedback.comment, correction=feedback.correct_label
     )
     return True
+
+
+def _is_word(said: Mapping[str, Any], word: Mapping[str, Any]) -> bool:
+    return {name: said.get(name) for name in WORD} == word
 
 
 def _mirror(row: PastInteraction) -> None:

@@ -2,6 +2,7 @@
 
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from kalimtak.core.uuid7 import uuid7
@@ -150,7 +151,8 @@ class Feedback(models.Model):
     """What one source (a subject, else a key, else an anonymous address hash) said about one answer.
 
     A later word of the same source updates the row; `history` keeps the earlier ones. `curated_at` is older than
-    `updated_at`, or empty, while the curation has not yet taken it in.
+    `updated_at`, or empty, while the curation has not yet taken it in. `said_at` is when its source said it, as far as
+    that is known: what was imported was said long before it was written down here.
     """
 
     interaction = models.ForeignKey(
@@ -165,6 +167,9 @@ class Feedback(models.Model):
     history = models.JSONField(_("earlier versions"), default=list, blank=True)
     created_at = models.DateTimeField(_("given"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated"))
+    said_at = models.DateTimeField(
+        _("said"), null=True, blank=True, default=timezone.now, help_text=_("empty: not told by the file it came from")
+    )
     curated_at = models.DateTimeField(_("curated"), null=True, blank=True)
 
     class Meta:
@@ -185,8 +190,8 @@ class Feedback(models.Model):
                 condition=Q(curated_at=None) | Q(curated_at__lt=models.F("updated_at")),
             ),
             # For floods: labels that were named since a moment, and when each source was first heard of.
-            models.Index(fields=["updated_at"], name="feedback_labels", condition=~Q(correct_label="")),
-            models.Index(fields=["source", "created_at"], name="feedback_of_source"),
+            models.Index(fields=["said_at"], name="feedback_labels", condition=~Q(correct_label="")),
+            models.Index(fields=["source", "created_at", "said_at"], name="feedback_of_source"),
         ]
 
     def __str__(self) -> str:

@@ -258,7 +258,7 @@ def _feedback_upsert(
     now, trusted = timezone.now(), caller.kind != "anonymous"
     feedback = Feedback.objects.filter(interaction=interaction, source=source).first()
     if feedback is None:
-        row = Feedback(interaction=interaction, source=source, trusted=trusted, updated_at=now, **given)
+        row = Feedback(interaction=interaction, source=source, trusted=trusted, updated_at=now, said_at=now, **given)
         row.save(force_insert=True)
         _mirror(row)
         return row, True
@@ -266,10 +266,10 @@ def _feedback_upsert(
     after = before | {name: value for name, value in given.items() if value not in (None, "")}
     if after != before:
         feedback.history = [*feedback.history, before | {"at": feedback.updated_at.isoformat()}][-HISTORY_LENGTH:]
-        feedback.updated_at, feedback.trusted = now, feedback.trusted and trusted
+        feedback.updated_at, feedback.said_at, feedback.trusted = now, now, feedback.trusted and trusted
         for name, value in after.items():
             setattr(feedback, name, value)
-        feedback.save(update_fields=["history", "updated_at", "trusted", *after])
+        feedback.save(update_fields=["history", "updated_at", "said_at", "trusted", *after])
         _mirror(feedback)
     return feedback, False
 

@@ -19,7 +19,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -213,6 +214,14 @@ def dataset_path(digest: str) -> Path:
     if path is None or not path.is_file() or path.is_symlink():
         raise NotFound("The uploaded file is not in the store any more; upload it again.")
     return path
+
+
+def dataset_remove(digest: str, *, before: datetime) -> None:
+    """Remove an uploaded file that no row names any more, unless somebody has put it there again since `before`."""
+    with suppress(FileNotFoundError, NotFound):
+        path = dataset_path(digest)
+        if path.stat().st_mtime <= before.timestamp():
+            path.unlink()
 
 
 def dataset_files() -> Iterator[Path]:

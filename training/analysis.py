@@ -6,12 +6,13 @@ takes one pass at constant memory but for 64-bit hashes that duplicates are told
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kalimtak.core import pii
 from training.columns import Columns
 from training.etl.duplicates import content_hash
+from training.etl.languages import language_of
 from training.etl.scripts import script_of
 from training.importers import Chunk, ImportRefused, RowError, Source
 from training.labelling import SEPARATORS, LabelRules, Row, read_rows, separators_in
@@ -28,12 +29,6 @@ LABELS_COUNTED = 10_000
 PERSONAL_ROWS = 10_000  # rows that are searched for personal data, which takes longest
 PERCENTILES = (5, 50, 95, 99)
 NO_SCRIPT = "none"  # of a text without letters
-FUNCTION_WORDS = {
-    "English": {"the", "and", "is", "was", "of", "to", "you", "my", "this", "it"},
-    "German": {"der", "die", "das", "und", "ist", "nicht", "ich", "ein", "mit", "auf"},
-    "French": {"le", "la", "les", "et", "est", "je", "pas", "une", "des", "pour"},
-    "Spanish": {"el", "los", "las", "y", "es", "que", "una", "por", "con", "para"},
-}
 MEDIA = {
     "image": re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)$", re.IGNORECASE),
     "audio": re.compile(r"\.(wav|mp3|flac|ogg|m4a)$", re.IGNORECASE),
@@ -58,6 +53,8 @@ class Analysis:
         self.labelled = self.without_labels = 0
         self.unknown: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.unreviewed = 0
         self.personal: Counter[str] = Counter()
         self.looked_for_personal = self.with_personal = 0
         self.splits: Counter[str] = Counter()
@@ -76,6 +73,8 @@ class Analysis:
         self.good += len(rows)
         self.unknown.update(_bounded(self.unknown, read.unknown))
         self.dropped.update(_bounded(self.dropped, read.dropped))
+        self.skipped.update(read.skipped)
+        self.unreviewed += sum(row.is_unreviewed for row in rows)
         self.error_count += len(errors)
         self.empty += sum(error.reason == "An empty text." for error in errors)
         self.errors += errors[: max(0, ERRORS_SHOWN - len(self.errors))]
@@ -146,6 +145,7 @@ class Analysis:
                 "inputs": list(self.columns.inputs),
                 "label": self.columns.label,
                 "split": self.columns.split,
+                "status": self.columns.status,
             },
             "why": [*self.columns.why, *why],
             "rows": self.rows,
@@ -156,6 +156,8 @@ class Analysis:
             "unknown_labels": dict(self.unknown.most_common(20)),
             "dropped": dict(self.dropped.most_common(20)),
             "dropped_count": self.dropped.total(),
+            "skipped": dict(self.skipped.most_common()),
+            "unreviewed": self.unreviewed,
             "personal": {
                 "looked_at": self.looked_for_personal,
                 "rows": self.with_personal,
@@ -265,13 +267,3 @@ def modality_of(column: "pd.Series") -> str:
         if len(texts) and texts.map(lambda text, p=pattern: bool(p.search(text.strip()))).mean() > 0.5:
             return modality
     return "text"
-
-
-def language_of(words: Sequence[str], script: str) -> str:
-    """A rough guess: by the script, or for Latin by function words; "" where nothing tells."""
-    if script != "Latin":
-        return {"Arabic": "Arabic", "Hebrew": "Hebrew", "Greek": "Greek", "Hangul": "Korean"}.get(script, "")
-    present = {word.lower() for word in words[:100]}
-    hits = {language: len(present & known) for language, known in FUNCTION_WORDS.items()}
-    best = max(hits, key=lambda language: hits[language])
-    return best if hits[best] >= 2 else ""

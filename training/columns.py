@@ -5,7 +5,7 @@ What the caller names counts first, then what the classifier's `data_config` nam
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from training.streams import ImportRefused
@@ -21,18 +21,27 @@ SPLIT_NAMES = ("split", "subset", "partition", "fold")
 SPLITS = {"train": "train", "training": "train", "test": "test", "golden": "test"} | dict.fromkeys(
     ("valid", "validation", "val", "dev"), "valid"
 )
+# What our own exports say of an item in their column `status`: `APPROVED` and `WAITING` are loaded as that, the others
+# are left out.
+STATUS_NAME = "status"
+APPROVED, WAITING = "approved", "review"
+STATUSES = (APPROVED, WAITING, "rejected", "quarantined", "candidate")
 _BETWEEN, _AROUND = re.compile(r"[|;,]"), " []'\""  # labels in one cell, a list as Python or JSON writes it included
 LABEL_DISTINCT_SHARE = 0.5  # a column whose values repeat less than this is no label
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns to read: `inputs` in the order of the classifier's fields. `why` has a sentence for each choice."""
+    """The columns to read: `inputs` in the order of the classifier's fields. `why` has a sentence for each choice.
+
+    `status` is a column that says what was approved, as our own exports do.
+    """
 
     inputs: tuple[str, ...]
     label: str | None
     split: str | None
     why: tuple[str, ...]
+    status: str | None = None
 
 
 def choose_columns(
@@ -57,6 +66,22 @@ def choose_columns(
     label = _label(rest, sample, label_field, _LabelTest(labels, multi_label), asked_label, why)
     split = _split([name for name in rest if name != label], sample, asked_split, why)
     return Columns(inputs, label, split, tuple(why))
+
+
+def with_status(columns: Columns, available: Sequence[str], sample: "pd.DataFrame") -> Columns:
+    """The columns with the one that says what was approved: called `status`, and with our own words in it alone."""
+    taken = {*columns.inputs, columns.label, columns.split}
+    name = _by_name([name for name in available if name not in taken], (STATUS_NAME,))
+    if name is None:
+        return columns
+    words = _texts(sample[name]).str.lower()
+    if words.empty or not words.isin(["", *STATUSES]).all():
+        return columns
+    why = (
+        f"{name!r} says what was approved: rows that are not wait for review; "
+        f"{', '.join(STATUSES[2:-1])} and {STATUSES[-1]} ones are left out."
+    )
+    return replace(columns, status=name, why=(*columns.why, why))
 
 
 def _inputs(

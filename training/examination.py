@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kalimtak.core import pii
-from training.analysis import NO_SCRIPT, language_of
+from training.analysis import NO_SCRIPT
+from training.etl.languages import language_of
 from training.etl.scripts import script_of
 from training.label_doubts import doubts
 from training.resemblance import pairs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.labels import MOST_CHARACTERS, NOTHING, SEPARATOR, label_set, label_text_of
-from training.columns import SPLITS, Columns
+from training.columns import APPROVED, SPLITS, STATUSES, WAITING, Columns
 from training.etl.clean import text_problem
 from training.importers import Chunk, RowError
 
@@ -143,48 +143,62 @@ def _suggestion(label: str, labels: Sequence[str]) -> str:
 class Row:
     """A row that can be loaded. `label` is empty in a file without labels, `split` where no column says it.
 
-    Of a multi-label classifier `label` is the text of a set (`registry.labels`).
+    Of a multi-label classifier `label` is the text of a set (`registry.labels`). `is_unreviewed` where a column of the
+    file says what was approved, and this row was not.
     """
 
     line: int
     fields: tuple[str, ...]
     label: str
     split: str
+    is_unreviewed: bool = False
 
 
 class ReadRows(NamedTuple):
-    """A chunk as `rows` that can be loaded, the `errors` of others, the `unknown` labels among these, and the labels
-    of rows that were `dropped` on purpose."""
+    """A chunk as `rows` that can be loaded, the `errors` of others, the `unknown` labels among these, the labels of
+    rows that were `dropped` on purpose, and the status of rows that were `skipped` for it."""
 
     rows: list[Row]
     errors: list[RowError]
     unknown: Counter[str]
     dropped: Counter[str]
+    skipped: Counter[str]
 
     @property
     def total(self) -> int:
-        return len(self.rows) + len(self.errors) + self.dropped.total()
+        return len(self.rows) + len(self.errors) + self.dropped.total() + self.skipped.total()
 
 
 def read_rows(chunk: Chunk, columns: Columns, rules: LabelRules) -> ReadRows:
     """Tell the rows of a chunk that can be loaded from the others."""
-    read = ReadRows([], list(chunk.errors), Counter(), Counter())
-    wanted = [*columns.inputs, *filter(None, (columns.label, columns.split))]
+    read = ReadRows([], list(chunk.errors), Counter(), Counter(), Counter())
+    wanted = [*columns.inputs, *filter(None, (columns.label, columns.split, columns.status))]
     cells_of = chunk.frame.reindex(columns=wanted).itertuples(index=True, name=None)
     for line, *cells in cells_of:
         fields = cells[: len(columns.inputs)]
         rest = iter(cells[len(columns.inputs) :])
         label, problem = rules.read(next(rest)) if columns.label else ("", "")
+        split = SPLITS.get(str(next(rest)).strip().lower(), "") if columns.split else ""
+        status = _status_in(next(rest)) if columns.status else APPROVED
+        if status not in (APPROVED, WAITING):
+            read.skipped[status] += 1
+            continue
         if label and problem.startswith("Unknown"):
             read.unknown[label] += 1
-        split = SPLITS.get(str(next(rest)).strip().lower(), "") if columns.split else ""
         if problem == LEFT_OUT:
             read.dropped[label[:LABEL_LENGTH]] += 1
         elif problem := _fields_problem(fields) or problem:
             read.errors.append(RowError(int(line), problem))
         else:
-            read.rows.append(Row(int(line), tuple(str(text).replace("\x00", "") for text in fields), label, split))
+            texts = tuple(str(text).replace("\x00", "") for text in fields)
+            read.rows.append(Row(int(line), texts, label, split, status == WAITING))
     return read
+
+
+def _status_in(cell: Any) -> str:
+    """One of STATUSES. What is none of them was approved by nobody."""
+    word = str(cell).strip().lower()
+    return word if word in STATUSES else WAITING
 
 
 def _fields_problem(fields: Sequence[Any]) -> str:

@@ -25,6 +25,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "confidence": ("confidence", "probability"),
     "created_at": ("created_at", "timestamp", "time", "asked_at", "date", "start_time"),
     "pseudonym": ("pseudonym",),
+    "source": ("feedback_source",),
+    "said_at": ("feedback_at",),
     "subject": ("subject", "user_id", "user", "sender_id"),
     "version": ("model_version", "version"),
     "classifier": ("classifier",),
@@ -32,6 +34,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 THUMBS = dict.fromkeys(("up", "thumbs up", "thumbs_up", "thumbsup", "👍", "like", "+1", "true", "positive"), 5) | (
     dict.fromkeys(("down", "thumbs down", "thumbs_down", "thumbsdown", "👎", "dislike", "-1", "false", "negative"), 1)
 )
+SOURCE = re.compile(r"(?:subject:[0-9a-f]{64}|(?:anonymous|key|user|import):.{1,60})")  # as exports name them
+ANYWHERE = ("subject:", "anonymous:")  # sources that are the same in every installation that has the same key
 PSEUDONYM = re.compile(r"[0-9a-f]{64}")
 MOST_NAME = 200  # characters of an external id or a user's name
 EPOCH_MILLISECONDS = 10**11  # a number of seconds beyond it lies in the year 5138: it is milliseconds
@@ -128,6 +132,13 @@ def moment_of(cell: Any, now: datetime) -> datetime | None:
         raise RowRefused(f"The time {text[:40]!r} is neither ISO 8601 nor Unix time.") from None
     if not datetime(1970, 1, 1, tzinfo=UTC) <= moment <= now:
         raise RowRefused(f"The time {text[:40]!r} lies before 1970 or in the future.")
+    return moment
+
+
+def hour_told(moment: datetime | None) -> datetime | None:
+    """The moment, unless it is a midnight: that is how files write a day of which they do not know the hour."""
+    if moment is None or (moment.hour, moment.minute, moment.second) == (0, 0, 0):
+        return None
     return moment
 
 

@@ -106,7 +106,9 @@ class CurationStatsSerializer(serializers.Serializer[Any]):
     loaded = serializers.IntegerField()
     approved = serializers.IntegerField()
     for_review = serializers.IntegerField()
+    quarantined = serializers.IntegerField()
     reasons = serializers.DictField(child=serializers.IntegerField())
+    notes = serializers.DictField(child=serializers.CharField(), help_text="{classifier: what staff should know of it}")
     shares = serializers.DictField(
         child=serializers.DictField(
             child=serializers.DictField(child=serializers.ListField(child=serializers.FloatField()))

@@ -24,6 +24,8 @@ MAGIC = {
 }
 BOM = b"\xef\xbb\xbf"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet would run
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r"))
+MOST_CONTROLS = 0.1  # of the first bytes, in what is still text
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # What a text file may be written in, by Python's names; the first is the one that is taken without being told.
 ENCODINGS = {
@@ -86,7 +88,7 @@ def check_content(name: str, kind: str, head: bytes) -> None:
         raise ImportRefused(f"{name} is {found} by its content; give it the name it deserves, or convert it.")
     if kind == "parquet":
         raise ImportRefused(f"{name} is not Parquet by its content; give it the name it deserves.")
-    if b"\x00" in head:
+    if b"\x00" in head and not _is_text_with_nul(kind, head):
         raise ImportRefused(f"{name} is no text file; save it as UTF-8 text.")
     begins = head.removeprefix(BOM).lstrip()[:1]
     if kind in ("csv", "tsv") and begins in (b"{", b"["):
@@ -94,6 +96,21 @@ def check_content(name: str, kind: str, head: bytes) -> None:
     if kind in ("json", "jsonl") and begins not in ((b"{", b"[") if kind == "json" else (b"{",)):
         wanted = "a list or an object" if kind == "json" else "one object on each line"
         raise ImportRefused(f"{name} does not look like {kind.upper()}: expected {wanted}.")
+
+
+def _is_text_with_nul(kind: str, head: bytes) -> bool:
+    """Whether a file that begins so is text all the same, some row of which holds a NUL: readers know what to do.
+
+    JSON is parsed whole, and a table has no name for a column with one in its name.
+    """
+    if kind == "json" or (kind != "jsonl" and b"\x00" in head.partition(b"\n")[0]):
+        return False
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    try:
+        codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # which may end within a character
+    except UnicodeDecodeError:
+        return False
+    return controls <= len(head) * MOST_CONTROLS
 
 
 def find_encoding(path: Path, kind: str, is_gzipped: bool, limits: Limits) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound
-from kalimtak.core.jobs import JobContext
+from kalimtak.core.jobs import RESUME, JobContext
 from registry.services import classifier_get
 from training import services
 from training.models import Dataset, TrainingRun
@@ -47,14 +47,14 @@ def cascade(context: JobContext) -> dict[str, Any]:
 def curate(context: JobContext) -> dict[str, Any]:
     """The daily job, and the curation that staff asked for when much was waiting."""
     slug, job = context.params.get("classifier", ""), context.job
-    stats = services.CurationStats.from_dict(context.params.get("done", {}))
+    stats = services.CurationStats.from_dict(context.params.get(RESUME, {}))
 
     @contextmanager
     def effect() -> Iterator[None]:
         """An attempt that goes on from another's batches also goes on from its figures."""
         with context.effect():
             yield
-            job.params["done"] = stats.unfinished()
+            job.params[RESUME] = stats.unfinished()
             job.save(update_fields=["params"])
 
     services.examples_curate(

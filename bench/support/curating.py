@@ -70,6 +70,7 @@ def speak(rows: int, seed: int) -> dict[str, Any]:
                 rating=opinion.rating,
                 correct_label=opinion.correction,
                 updated_at=answer.created_at,
+                said_at=answer.created_at,
             )
             for answer, opinion in zip(asked, chunk, strict=True)
         ]

@@ -91,8 +91,7 @@ def reaper_is_in_time(look: Look) -> Iterator[Finding]:
     for job in look.rows(Job.objects.filter(state=Job.State.RUNNING)):
         if job.lease_until is None or job.kind not in settings.KALIMTAK_JOBS:
             continue
-        lease = jobs.LONG_LEASE if jobs.kind_of(job.kind).is_long else jobs.LEASE
-        silent_since = job.lease_until - lease
+        silent_since = job.lease_until - jobs.lease_of(job.kind)
         if job.lease_until < now - REAPER_LATE:
             yield warning(f"job {job.pk} ({job.kind})", "its lease ran out and nobody takes it back", _NO_REAPER)
         elif silent_since < now - REAPER_LATE and owners.owner_is_dead(job.owner):

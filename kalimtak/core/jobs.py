@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -41,6 +41,7 @@ LEASE = timedelta(seconds=60)
 LONG_LEASE = timedelta(seconds=300)  # rides out a restart of the database
 HEARTBEAT_SECONDS = 10.0
 PROGRESS_SECONDS = 0.5
+RESUME = "done"  # the one of a job's `params` that was not asked for: what another attempt goes on from
 DATABASE_AWAY = (OperationalError, InterfaceError)
 
 
@@ -67,6 +68,18 @@ class Kind(NamedTuple):
 def kind_of(name: str) -> Kind:
     """Raises `KeyError` for a kind this version of the code does not know."""
     return Kind(*settings.KALIMTAK_JOBS[name])
+
+
+def lease_of(kind: str) -> timedelta:
+    """For how long a job of this kind is its process's after each sign of life. Raises `KeyError` as `kind_of`."""
+    return LONG_LEASE if kind_of(kind).is_long else LEASE
+
+
+def last_sign_of(job: Job) -> datetime | None:
+    """When the process of a running job last renewed its lease; None where nothing tells."""
+    if job.state != Job.State.RUNNING or job.lease_until is None or job.kind not in settings.KALIMTAK_JOBS:
+        return None
+    return job.lease_until - lease_of(job.kind)
 
 
 def in_future(delay: timedelta) -> Expression:
@@ -174,8 +187,11 @@ class JobContext:
         """
         if time.monotonic() >= self._next_report:
             self._next_report = time.monotonic() + PROGRESS_SECONDS
+            values: dict[str, Any] = {"progress": min(max(fraction, 0.0), 1.0), "note": note[:300]}
+            if values["progress"] < self.job.progress_before:  # it begins anew, whatever others had done
+                self.job.progress_before = values["progress_before"] = 0.0
             try:
-                self.beat(progress=min(max(fraction, 0.0), 1.0), note=note[:300])
+                self.beat(**values)
             except DATABASE_AWAY:
                 logger.warning("Progress of job %s could not be written", self.job.pk, exc_info=True)
                 drop_broken_connection()
@@ -222,7 +238,7 @@ def run(job_id: Any, *, on_claim: Callable[[JobContext], None] | None = None) ->
     if claimed is None:
         return ""
     kind = kind_of(claimed.kind)
-    context = JobContext(claimed, LONG_LEASE if kind.is_long else LEASE)
+    context = JobContext(claimed, lease_of(claimed.kind))
     if on_claim is not None:
         on_claim(context)
     crashpoint("jobs.after_claim")
@@ -243,7 +259,7 @@ def claim(job_id: Any) -> Job | None:
     candidate = Job.objects.filter(pk=job_id).first()
     if candidate is None or candidate.kind not in settings.KALIMTAK_JOBS:
         return None
-    lease = LONG_LEASE if kind_of(candidate.kind).is_long else LEASE
+    lease = lease_of(candidate.kind)
     try:
         with transaction.atomic():
             taken = Job.objects.filter(ready | expired, pk=job_id, attempt__lt=F("max_attempts")).update(
@@ -254,6 +270,7 @@ def claim(job_id: Any) -> Job | None:
                 owner=this_process(),
                 slot=slot_of(candidate),
                 started_at=Now(),
+                progress_before=F("progress"),
                 error="",
             )
             # Read before the commit: afterwards the row may already be another's, and its token would pass for ours.

@@ -37,6 +37,9 @@ class Job(models.Model):
     owner = models.CharField(_("owner"), max_length=200, blank=True, help_text=_("host:pid of the process at work"))
     slot = models.CharField(_("slot"), max_length=200, blank=True, help_text=_("host:device where only one may run"))
     progress = models.FloatField(_("progress"), default=0.0, help_text=_("0 to 1"))
+    progress_before = models.FloatField(
+        _("progress before"), default=0.0, help_text=_("what earlier attempts had done")
+    )
     note = models.CharField(_("note"), max_length=300, blank=True)
     result = models.JSONField(_("result"), null=True, blank=True)
     error = models.TextField(_("error"), blank=True)

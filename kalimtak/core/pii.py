@@ -31,6 +31,7 @@ IBAN_LENGTHS = {
 }
 CARD_DIGITS = range(13, 20)
 CARD_GROUP = 3  # digits in the shortest group as cards are written
+DECIMAL_SIGNS = ".,٫٬"  # between the digits of one number, the Arabic ones included
 
 # The zero of every script whose digits people write numbers with.
 _ZEROS: tuple[int, ...] = (
@@ -70,6 +71,7 @@ _SPELLED_EMAIL = re.compile(
 )
 _IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9])")
 _DIGIT_RUN = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,}+")
+_FRACTION = re.compile(r"[.٫]\d")  # behind whole digits; a comma may as well stand between two numbers
 _CARD_PREFIX = re.compile("[2-6]|1800")
 _IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IP6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{3,39}+(?:\.\d{1,3}){0,3}(?![\w:])")
@@ -198,7 +200,9 @@ def _cards(text: str) -> Spans:
     for match in _DIGIT_RUN.finditer(text):
         run = match[0]  # once: each time it is asked for it is copied
         groups = [group.span() for group in re.finditer(r"\d+", run)]
-        first = 0
+        first = int(_is_long(groups[0]) and _follows_number(text, match.start()))
+        if _is_long(groups[-1]) and _FRACTION.match(text, match.end()):
+            groups.pop()
         while first < len(groups):
             last = _card_end(run, groups, first)
             if last is None:
@@ -206,6 +210,21 @@ def _cards(text: str) -> Spans:
                 continue
             yield match.start() + groups[first][0], match.start() + groups[last][1]
             first = last + 1
+
+
+def _is_long(group: tuple[int, int]) -> bool:
+    """Whether a group has the digits of a card by itself. Only such a one may be a part of a decimal fraction, which
+    nobody writes in groups as long as a card's."""
+    return group[1] - group[0] >= CARD_DIGITS.start
+
+
+def _follows_number(text: str, start: int) -> bool:
+    """Whether the digits at `start` are a fraction: 0.1343642440124012. After a number as long as a card they are not,
+    since cards are listed with commas, too."""
+    if start < 2 or text[start - 1] not in DECIMAL_SIGNS:
+        return False
+    before = text[max(0, start - 1 - CARD_DIGITS.start) : start - 1]
+    return before[-1].isdigit() and not (len(before) == CARD_DIGITS.start and before.isdigit())
 
 
 def _card_end(run: str, groups: list[tuple[int, int]], first: int) -> int | None:

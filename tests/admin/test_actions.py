@@ -2,12 +2,16 @@
 
 import html
 import re
+from datetime import timedelta
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
+from kalimtak.core import jobs
 from kalimtak.core.models import ApiKey, AuditEvent, Job
 from registry.models import Deployment
+from tests.admin.conftest import HOSTILE
 from training.models import Dataset, TrainingDataItem, TrainingRun
 
 
@@ -314,3 +318,34 @@ def test_a_live_panel_is_redrawn_and_reloads_the_page_at_its_end(world, sign_in)
     assert response["HX-Refresh"] == "true"
     assert "every 2s" not in response.text
     assert sign_in("nadia").get(address).status_code == 403
+
+
+def words_of(client, job, **values):
+    Job.objects.filter(pk=job.pk).update(state="running", token=1, attempt=1, **values)
+    return client.get(url("core_job_panel", job.pk, "progress")).context["words"]
+
+
+def test_the_rest_is_told_by_what_this_attempt_did_and_not_while_nothing_is_heard(world, sign_in):
+    client, job, now = sign_in("tala"), world.waiting_job, timezone.now()
+    lease = jobs.lease_of("import")
+
+    def words(heard, **values):
+        since = {"started_at": now - timedelta(seconds=60), "lease_until": now - timedelta(seconds=heard) + lease}
+        return words_of(client, job, **{"note": "", "progress": 0.6, "progress_before": 0.0} | since | values)
+
+    assert words(0) == ["about 40 s left"]
+    assert words(0, progress_before=0.4) == ["about 2 min 00 s left"]
+    assert words(0, progress_before=0.57) == []
+    assert words(9) in (["about 25 s left"], ["about 24 s left"])  # it falls while nothing comes
+    assert words(25, note="Epoch 2 of 3, 4 s left")[0] == "Epoch 2 of 3"
+    assert words(25) in (["no sign of life for 25 s"], ["no sign of life for 26 s"])
+
+
+def test_a_job_shows_what_was_asked_for_and_not_where_it_stands(world, sign_in):
+    asked = {"classifier": "emotion", "dry_run": False, "name": HOSTILE, jobs.RESUME: {"before": {"emotion": 1012}}}
+    Job.objects.filter(pk=world.waiting_job.pk).update(params=asked)
+    page = sign_in("tala").get(url("core_job_change", world.waiting_job.pk)).text
+    assert "<dt>classifier</dt><dd><bdi>emotion</bdi></dd>" in page
+    assert "<dt>dry run</dt><dd><bdi>no</bdi></dd>" in page
+    assert "1012" not in page
+    assert "<script>alert" not in page

@@ -19,6 +19,40 @@ def test_staff_edit_the_lists_in_the_admin(world, sign_in):
     assert sign_in("rami").post("/admin/training/blockedword/words/", {"words": "x"}).status_code == 403
 
 
+def test_a_word_may_hold_for_one_language(world, sign_in):
+    tala = sign_in("tala")
+    tala.post("/admin/training/blockedword/words/", {"words": "die", "effect": "block", "language": "en"})
+    tala.post("/admin/training/blockedword/words/", {"words": "flip", "effect": "block", "language": ""})
+    assert BlockedWord.objects.get(word="die").language == "en"
+    german = tala.get("/admin/training/blockedword/?language__exact=de")
+    english = tala.get("/admin/training/blockedword/?language__exact=en")
+    assert [row.word for row in english.context["cl"].result_list] == ["die"]
+    assert not german.context["cl"].result_list
+    assert "Scheiß" in german.text or "scheiß" in german.text
+    assert "bullshit" not in german.text
+
+
+def test_shipped_words_are_shown_folded_with_a_link_that_allows_one(world, sign_in):
+    page = sign_in("tala").get("/admin/training/blockedword/").text
+    assert page.count('<details class="k-details"><summary>') == 10
+    link = "/admin/training/blockedword/words/?effect=allow&amp;words=bitch%2A"
+    assert link in page
+    form = sign_in("tala").get(link.replace("&amp;", "&")).text
+    assert "bitch*</textarea>" in form
+    assert '<option value="allow" selected>' in form
+    found = sign_in("tala").get("/admin/training/blockedword/?q=bastard").text
+    assert '<details class="k-details" open>' in found
+    assert "bitch*" not in found
+    sign_in("tala").post("/admin/training/blockedword/words/", {"words": "bitch*", "effect": "allow"})
+    assert link not in sign_in("tala").get("/admin/training/blockedword/").text
+    assert "?effect=allow" not in sign_in("vera").get("/admin/training/blockedword/").text
+    hostile = sign_in("tala").get(
+        "/admin/training/blockedword/words/", {"words": "<script>alert(1)\x00", "effect": "x"}
+    )
+    assert hostile.status_code == 200
+    assert "<script>alert(1)" not in hostile.text
+
+
 def test_a_curation_tells_the_shares_before_and_after(world, sign_in):
     shares = {
         "emotion": {"label": {HOSTILE: [0.5, 0.4]}, "source": {"key:abc": [0.1, 0.2]}, "domain": {"": [1.0, 1.0]}}

@@ -8,6 +8,7 @@ from tests.browser.visitor import PHONE
 # What the verdicts do is tried on every database in `tests/admin` and `tests/training`; here it is what the page does.
 pytestmark = pytest.mark.own_servers
 
+SOURCE = f"subject:{'4f' * 32}"
 ARABIC = "أنا سعيد جدا اليوم، شكرا لكم على كل شيء!"
 
 
@@ -114,6 +115,107 @@ def test_all_that_waits_is_gone_through_by_keys_alone(office, arabic, world):
     visitor.look_all_over()
     Keyboard(page).choose(page.get_by_role("button", name="Look at the one that you skipped"))
     page.wait_for_url(f"**/{world.items[3].pk}/review/")
+
+
+def press(page, key, code, **more):
+    """What a keyboard of another layout sends: Playwright knows the American one alone."""
+    init = {"key": key, "code": code, "bubbles": True, **more}
+    page.evaluate("(init) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', init))", init)
+
+
+def test_keys_of_other_layouts_mean_what_they_do_on_a_latin_one(office, arabic, world):
+    page = sit(office, arabic).page
+    judged = [
+        (("ش", "KeyA"), "approved"),  # Arabic
+        (("к", "KeyR"), "rejected"),  # Russian
+        (("٣", ""), "rejected"),  # relabelled by an Arabic digit on a screen's keyboard, which tells no place
+        (("σ", "KeyS"), "review"),  # Greek
+        (('"', "Digit3"), "rejected"),  # relabelled in French, whose digits want shift
+    ]
+    for item, (pressed, _) in zip(world.items, judged, strict=True):
+        page.wait_for_function(f"document.querySelector('.k-item').dataset.item == {item.pk}")
+        press(page, *pressed)
+    page.get_by_text("Nothing waits for review.").wait_for()
+    for item, (_, status) in zip(world.items, judged, strict=True):
+        item.refresh_from_db()
+        assert item.status == status
+    assert type(arabic).objects.filter(label="anger", fields__text__startswith="waiting").count() == 2
+
+
+def test_latin_letters_and_named_keys_are_not_taken_for_their_places(office, arabic, world):
+    page = sit(office, arabic).page
+    page.evaluate("addEventListener('keydown', (event) => { window.meant = event.defaultPrevented; })")
+    for key, code, more in (
+        ("q", "KeyA", {}),  # AZERTY
+        ("o", "KeyS", {}),  # Dvorak
+        ("End", "Numpad1", {}),
+        ("!", "Digit1", {"shiftKey": True}),
+        ("ф", "KeyA", {"ctrlKey": True}),
+    ):
+        press(page, key, code, **more)
+        assert not page.evaluate("window.meant"), key
+    assert text_of(page) == ARABIC
+    press(page, "a", "KeyQ")  # AZERTY
+    page.get_by_text("Approved.").wait_for()
+
+
+def test_long_words_and_sources_do_not_stick_out_of_a_phone(office, arabic, world):
+    texts = [{"text": "w" * 300}, {"text": "ث" * 300}]
+    for item, fields in zip(world.items[:2], texts, strict=True):
+        type(item).objects.filter(pk=item.pk).update(fields=fields, source=SOURCE, reason="r" * 300)
+    type(arabic).objects.filter(queue_facts={}, status="approved").update(fields=texts[0])
+    arabic.interaction.comment = "c" * 300
+    arabic.interaction.save()
+    page = sit(office, arabic, viewport=PHONE).page
+    fits = "document.scrollingElement.scrollWidth <= innerWidth"
+    assert page.evaluate(fits)
+    source = page.locator("#k-desk code")
+    assert (source.inner_text(), source.get_attribute("title")) == (SOURCE[:20] + "…", SOURCE)
+    page.goto(f"/admin/training/trainingdataitem/{arabic.pk}/change/")
+    assert page.evaluate(fits)
+
+
+ROWS = "[...document.querySelectorAll('.k-table tbody tr, #result_list .data-row')].map((row) => row.offsetHeight)"
+COLUMN = "(cell) => cell.offsetWidth"
+
+
+@pytest.mark.parametrize("look", [{}, {"viewport": PHONE, "color_scheme": "dark"}, {"locale": "ar"}])
+def test_columns_of_sentences_have_room_and_long_cells_are_cut(office, arabic, world, look):
+    rows = type(arabic).objects.filter(status="review")
+    reason = f"500 labels came within an hour from sources that were new, {'499 of them for the same label, ' * 5}."
+    rows.update(source=SOURCE, reason=reason, why="doubtful", queue_facts={"likely": "anger"})
+    rows.filter(pk=world.items[1].pk).update(fields={"text": "w" * 300})
+    visitor = office("rami", **look)
+    page = visitor.page
+    page.goto("/admin/training/trainingdataitem/waiting/?classifier=emotion")
+    assert max(page.evaluate(ROWS)) < 110
+    why = page.locator("td.k-why").first
+    assert why.evaluate(COLUMN) > 200
+    assert reason in why.locator("span").get_attribute("title")
+    source = page.locator("td code").first
+    assert (source.inner_text(), source.get_attribute("title")) == (SOURCE[:20] + "…", SOURCE)
+    visitor.look_all_over()
+    page.goto("/admin/training/trainingdataitem/?status__exact=review")
+    if "viewport" not in look:  # on a phone each row is a card
+        assert max(page.evaluate(ROWS)) < 120
+        assert page.locator("#result_list td.field-reason_shown").first.evaluate(COLUMN) > 200
+    assert page.locator("td.field-reason_shown span").first.get_attribute("title") == reason
+    visitor.look_all_over()
+    cell = page.locator("td.field-reason_shown").first
+    assert cell.locator("span").evaluate("(span) => span.offsetHeight") <= cell.evaluate("(cell) => cell.offsetHeight")
+
+
+def test_from_the_right_icons_keep_off_their_words_and_arrows_point_on(office, arabic):
+    page = sit(office, arabic, locale="ar").page
+    gap = """() => {
+        const icon = document.querySelector("#nav-sidebar-apps li .material-symbols-outlined");
+        return icon.getBoundingClientRect().left - icon.nextElementSibling.getBoundingClientRect().right;
+    }"""
+    assert page.evaluate(gap) >= 10
+    page.goto(f"/admin/training/trainingdataitem/{arabic.pk}/change/")
+    turned = "(all) => all.map((icon) => [icon.innerText.trim(), getComputedStyle(icon).scale])"
+    arrows = page.locator("#header-inner").get_by_text("chevron_right").or_(page.get_by_text("arrow_back"))
+    assert dict(arrows.evaluate_all(turned)) == {"chevron_right": "-1 1", "arrow_back": "-1 1"}
 
 
 @pytest.mark.parametrize("look", [{}, {"viewport": PHONE, "color_scheme": "dark"}, {"locale": "ar"}])

@@ -64,6 +64,7 @@ OWN = {
     "training_dataset_upload": (TRAIN, 200),
     "training_dataset_load": (TRAIN, 200),
     "training_dataset_cancel": (TRAIN, 200),
+    "training_dataset_discard": (TRAIN, 200),
     "training_dataset_examine": (TRAIN, 200),
     "training_dataset_role": (TRAIN, 200),
     "training_dataset_bad_rows": (LOOK, 404),  # where there are none

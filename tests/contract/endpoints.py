@@ -39,6 +39,7 @@ JOB = {
 }
 DEPLOYMENT = {"deployment", "version", "classifier", "role", "share", "started_at", "actor", "reason", "forced"}
 STATISTICS = {
+    "notes",
     "shares",
     "extracted",
     "duplicates",
@@ -48,6 +49,7 @@ STATISTICS = {
     "loaded",
     "approved",
     "for_review",
+    "quarantined",
     "reasons",
 }
 HEALTH = {"status", "problems", "waiting_texts", "asked_seconds_ago", "spooled", "models"}

@@ -118,6 +118,7 @@ def verbs(cast):
         "training_dataset_upload": (TRAIN, "/admin/training/dataset/upload/", lambda: upload | {"file": rows_file()}),
         "training_dataset_load": (TRAIN, f"{datasets}{cast.loadable.pk}/load/", {"then": "none"}),
         "training_dataset_cancel": (TRAIN, f"{datasets}{cast.dataset.pk}/cancel/", {}),
+        "training_dataset_discard": (TRAIN, f"{datasets}{cast.useless.pk}/discard/", {}),
         "training_dataset_examine": (TRAIN, f"{datasets}{cast.loadable.pk}/examine/", {}),
         "training_dataset_role": (TRAIN, f"{datasets}{cast.loadable.pk}/role/", {"role": "golden"}),
         "training_datasetsnapshot_download": (
@@ -179,6 +180,7 @@ def cast_with_work(cast):
     cast.loadable = services.dataset_add(
         cast.emotion, source=BytesIO(b"text,label\nwhat a day,joy\n"), name="more.csv", actor="tala"
     )
+    cast.useless = services.dataset_add(cast.emotion, source=BytesIO(b"x"), name="useless.csv", actor="tala")
     cast.items[4].dataset = cast.loadable
     cast.items[4].save()
     services.item_review(cast.items[0], reviewer=cast.users["superuser"], verdict="reject")

@@ -248,6 +248,7 @@ class TestOperating:
         assert TrainingDataItem.objects.count() == items + 1
         assert dry["extracted"] == dry["loaded"] == 1
         reasons, shares = dry.pop("reasons"), dry.pop("shares")
+        assert dry.pop("notes") == {}
         assert shares["emotion"].keys() >= {"label", "source"}
         assert all(len(pair) == 2 for kinds in shares.values() for kind in kinds.values() for pair in kind.values())
         assert all(type(value) is int for value in (*dry.values(), *reasons.values()))

@@ -66,7 +66,7 @@ def test_wrong_corrections_move_nothing(installation, post, asked, spammer):
         post("/api/feedback", body)
     stats = post("/api/admin/curate-training-data", {"classifier": "emotion"})
     assert stats["extracted"] == FLOOD
-    assert stats["approved"] == 0
+    assert (stats["approved"], stats["for_review"], stats["quarantined"]) == (0, 0, FLOOD)
     assert trained(installation.emotion) == before
     assert TrainingDataItem.objects.filter(status="quarantined").count() == FLOOD
     assert f"{FLOOD} items for emotion are in quarantine" in Alert.objects.get(kind="feedback_flood").message

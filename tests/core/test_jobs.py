@@ -55,6 +55,11 @@ def be_interrupted(context):
     raise jobs.JobInterrupted
 
 
+def begin_anew(context):
+    SEEN.append(context.job.progress_before)
+    context.progress(0.1)
+
+
 def report_while_away(context):
     """The database is away for the first report and back for the second."""
     beat, context.beat = context.beat, lose_the_database
@@ -100,6 +105,7 @@ HANDLERS = (
     be_overtaken,
     be_cancelled,
     be_interrupted,
+    begin_anew,
     report_while_away,
     be_stopped,
     be_cancelled_and_interrupted,
@@ -212,6 +218,15 @@ def test_an_interrupted_attempt_does_not_count():
     assert jobs.run(job.pk) == "queued"
     job.refresh_from_db()
     assert (job.state, job.attempt, job.lease_until) == ("queued", 0, None)
+
+
+@pytest.mark.django_db
+def test_an_attempt_knows_what_earlier_ones_had_done_until_it_begins_anew():
+    job = jobs.enqueue("begin_anew", {})
+    Job.objects.filter(pk=job.pk).update(progress=0.4)
+    assert jobs.run(job.pk) == "succeeded"
+    job.refresh_from_db()
+    assert (SEEN, job.progress_before) == ([0.4], 0.0)
 
 
 @pytest.mark.django_db

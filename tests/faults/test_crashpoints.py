@@ -56,7 +56,8 @@ DEATHS = {
     "curate": [
         *("curation.before_load", "curation.before_mark", "curation.after_batch", "curation.before_load:2"),
         *("curation.after_batch:2", "curation.after_batch:3", "jobs.before_finish"),
-        *("curation.after_forgetting", "curation.after_comparing", "curation.after_comparing:2"),
+        *("curation.after_forgetting", "curation.after_telling", "curation.after_comparing"),
+        "curation.after_comparing:2",
     ],
     "train": [
         *("jobs.after_claim", "supervisor.before_pid_file", "supervisor.trainer_done", "store.before_rename"),

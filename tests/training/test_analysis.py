@@ -51,7 +51,7 @@ def test_metadata_is_used_as_it_stands(report):
 def test_without_metadata_heuristics_decide_and_say_why(report):
     rows = "".join(f"{'good' if n % 2 else 'bad'},some longer words number {n}\n" for n in range(20))
     found = report("a.csv", f"mark,remark\n{rows}")
-    assert found["fields"] == {"inputs": ["remark"], "label": "mark", "split": None}
+    assert found["fields"] == {"inputs": ["remark"], "label": "mark", "split": None, "status": None}
     assert found["decided_by"] == "heuristics"
     assert any("'remark' is taken for text: its texts are the longest" in sentence for sentence in found["why"])
     assert any("'mark' is taken for the label" in sentence for sentence in found["why"])

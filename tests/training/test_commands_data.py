@@ -162,6 +162,22 @@ def test_jsonl_and_parquet_exports_hold_the_texts_as_they_are(risky, tmp_path):
     assert list(pd.read_parquet(tmp_path / "out.parquet")["text"]) == [line["text"] for line in lines]
 
 
+def test_an_export_comes_back_as_reviewed_as_it_was(risky, waiting, tmp_path):
+    run("export_dataset", "mood", str(tmp_path / "plain.jsonl"))
+    assert (tmp_path / "plain.jsonl").read_text(encoding="utf-8").count('"approved"') == 4
+    assert "review" not in (tmp_path / "plain.jsonl").read_text(encoding="utf-8")
+    path = tmp_path / "all.csv"
+    assert "7 rows written" in run("export_dataset", "mood", str(path), "--unreviewed")
+    before = set(TrainingDataItem.objects.values_list("fields__text", "label", "split", "status"))
+    TrainingDataItem.objects.all().delete()
+    printed = run("import_dataset", str(path), "--classifier", "mood")
+    assert "'status' says what was approved" in printed
+    assert "3 rows are not approved yet and wait for review." in printed
+    assert "7 loaded (3 wait for review)" in printed
+    assert set(TrainingDataItem.objects.values_list("fields__text", "label", "split", "status")) == before
+    assert TrainingDataItem.objects.filter(status="review", decided_at=None).count() == 3
+
+
 def test_a_snapshot_is_exported_by_its_digest(taught_mood, tmp_path):
     snapshot = snapshot_freeze(taught_mood, seed=1)
     assert "90 rows written" in run("export_dataset", snapshot.digest[:12], str(tmp_path / "out.csv"))

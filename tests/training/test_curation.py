@@ -1,8 +1,11 @@
 """Feedback becomes items: what is evidence, what is dropped, what waits, and why."""
 
+import io
+
 import pytest
 from django.utils import timezone
 
+from kalimtak.core import jobs
 from kalimtak.core.auth import Caller
 from kalimtak.core.errors import InvalidInput
 from training import services
@@ -10,7 +13,8 @@ from training.models import TrainingDataItem
 
 pytestmark = pytest.mark.django_db
 
-KEYS = {"extracted", "duplicates", "filtered", "pii_redacted", "over_represented", "loaded", "approved", "for_review"}
+KEYS = {"extracted", "duplicates", "filtered", "pii_redacted", "over_represented", "loaded"}
+KEYS |= {"approved", "for_review", "quarantined"}
 CARLA = Caller("key", "key:carla")
 
 
@@ -26,7 +30,7 @@ def test_a_good_rating_confirms_and_a_correction_proposes(ask, judge):
     judge(ask("a sunny day"), rating=5)
     judge(ask("a rainy day"), rating=1, correct_label="sad")
     stats = curate()
-    assert stats.keys() == KEYS | {"reasons", "shares"}
+    assert stats.keys() == KEYS | {"reasons", "notes", "shares"}
     assert (stats["extracted"], stats["loaded"], stats["approved"]) == (2, 2, 2)
     assert items(label="glad", origin="confirmed", status="approved").get().fields == {"text": "a sunny day"}
     corrected = items(label="sad", origin="corrected", status="approved").get()
@@ -38,6 +42,33 @@ def test_a_low_rating_without_a_correction_makes_nothing(ask, judge):
     judge(ask("a sunny day"), rating=3)
     assert curate()["reasons"] == {"low rating without a correction": 1}
     assert not items().exists()
+
+
+def test_a_low_rating_with_the_answer_as_its_correction_contradicts_itself(ask, judge):
+    judge(ask("a sunny day"), rating=1, correct_label="glad")
+    stats = curate()
+    assert (stats["loaded"], stats["reasons"]) == (0, {"low rating, yet the answer as its correction": 1})
+    assert not items().exists()
+
+
+def test_who_names_the_answer_again_confirms_it_with_or_without_a_rating(ask, judge):
+    judge(ask("a sunny day"), correct_label="glad")
+    judge(ask("a fine day"), rating=5, correct_label="glad")
+    assert curate()["approved"] == 2
+    reasons = {item.fields["text"]: item.reason for item in items(origin="confirmed")}
+    assert reasons == {
+        "a sunny day": "A person confirmed the answer.",
+        "a fine day": "A rating confirmed the answer.",
+    }
+
+
+def test_a_confirmation_that_turns_into_a_contradiction_is_taken_back(ask, judge):
+    said = judge(ask("a sunny day"), rating=5, correct_label="glad")
+    curate()
+    said.rating, said.updated_at = 1, timezone.now()
+    said.save(update_fields=["rating", "updated_at"])
+    curate()
+    assert items().get().status == "rejected"
 
 
 def test_curating_twice_changes_nothing(ask, judge):
@@ -119,7 +150,7 @@ def test_praise_of_a_blocked_word_is_filtered_and_shown_with_its_reason(ask, jud
     judge(ask("what a shit day"), rating=5)
     stats = curate()
     assert (stats["filtered"], stats["loaded"]) == (1, 0)
-    assert items(status="rejected").get().reason == "It holds a blocked word."
+    assert items(status="rejected").get().reason == "It holds the blocked word 'shit'."
 
 
 def test_a_changed_mind_replaces_what_it_said_before(ask, judge):
@@ -159,3 +190,43 @@ def test_many_batches_are_taken_in(ask, judge):
         judge(ask(f"day number {number} was fine"), source=f"subject:{number}", rating=5)
     assert curate()["loaded"] >= 200  # beyond that the label is over-represented
     assert curate()["extracted"] == 0
+
+
+def test_source_shares_are_of_the_whole_set_as_the_cap_is(mood, ask, judge):
+    TrainingDataItem.objects.bulk_create(
+        TrainingDataItem(
+            classifier=mood, fields={"text": f"{number}"}, label="sad", status="approved", content_hash=f"{number}"
+        )
+        for number in range(96)
+    )
+    for text in ("a fine day outside", "the kettle sings at noon", "letters from an old friend", "rain on a tin roof"):
+        judge(ask(text), rating=5)
+    stats = curate(classifier=mood)
+    assert stats["approved"] == 4
+    told = stats["shares"]["mood"]["source"]
+    assert told.pop("imports") == [1.0, 0.96]
+    assert list(told.values()) == [[0.0, 0.04]]
+
+
+def test_progress_goes_on_where_an_earlier_attempt_stopped(mood, ask, judge, monkeypatch):
+    for module in ("training.etl.extract", "training.services.curation", "training.services.neighbours"):
+        monkeypatch.setattr(f"{module}.BATCH", 5)
+    rows = "".join(f"imported text number {number} of many,glad\n" for number in range(12))
+    services.dataset_load(
+        services.dataset_add(mood, source=io.BytesIO(b"text,label\n" + rows.encode()), name="r.csv", actor="tala")
+    )
+    for number in range(12):
+        judge(ask(f"day number {number} was fine"), source=f"subject:{number}", rating=5)
+    told = []
+
+    def progress(context, fraction, note=""):
+        told.append((fraction, note))
+        if len(told) in (2, 4):
+            raise jobs.JobInterrupted
+
+    monkeypatch.setattr(jobs.JobContext, "progress_or_stop", progress)
+    job = jobs.enqueue("curate", {"classifier": "mood"})
+    assert [jobs.run(job.pk) for _ in range(3)] == ["queued", "queued", "succeeded"]
+    assert told == sorted(told)
+    assert [note for _, note in told[:3]] == ["mood: 5 of 24", "mood: 10 of 24", "mood: 17 of 24"]
+    assert told[-1][0] < 1

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,22 @@ def test_the_split_column_can_be_named(load):
     assert items().get().split == "valid"
 
 
+def test_only_what_a_file_calls_approved_is_approved(load):
+    body = "text,label,status\na,glad,approved\nb,glad,review\nc,sad,rejected\n"
+    dataset = load(body + "d,sad,Quarantined\ne,sad,candidate\nf,sad,\n")
+    assert dict(items().values_list("fields__text", "status")) == {"a": "approved", "b": "review", "f": "review"}
+    assert "Not approved yet" in items(fields__text="b").get().reason
+    assert dataset.report["skipped"] == {"rejected": 1, "quarantined": 1, "candidate": 1}
+    assert (dataset.report["unreviewed"], dataset.report["outcome"]["for_review"]) == (2, 2)
+    assert dataset.report["rows"] == 6
+
+
+def test_a_status_of_another_kind_says_nothing(load):
+    dataset = load("text,label,status\na,glad,open\nb,glad,rejected\n")
+    assert set(items().values_list("status", flat=True)) == {"approved"}
+    assert dataset.report["fields"]["status"] is None
+
+
 def test_every_bad_row_is_in_a_file_of_the_store(load):
     from registry import store
 
@@ -303,6 +320,38 @@ def test_other_options_begin_anew(mood, tmp_path):
     loaded = services.dataset_load(dataset)
     assert loaded.report["outcome"]["duplicates"] == 500
     assert loaded.rows == 700
+
+
+# Removing it -----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_loaded_or_is_being_loaded_is_not_discarded(load, mood):
+    with pytest.raises(Conflict, match="was loaded"):
+        services.dataset_discard(load("text,label\na,glad\n"), actor="olga")
+    queued = services.dataset_add(mood, source=io.BytesIO(b"x"), name="a.csv", actor="olga", then="none", ring=False)
+    with pytest.raises(Conflict, match="being loaded"):
+        services.dataset_discard(queued, actor="olga")
+    partly = services.dataset_add(mood, source=io.BytesIO(b"x"), name="a.csv", actor="olga")
+    items().update(dataset=partly)
+    with pytest.raises(Conflict, match="was loaded"):
+        services.dataset_discard(partly, actor="olga")
+
+
+def test_a_file_that_another_data_set_names_stays(mood, django_capture_on_commit_callbacks):
+    from registry import store
+
+    one, other, third = (
+        services.dataset_add(mood, source=io.BytesIO(b"x"), name="a.csv", actor="olga") for _ in range(3)
+    )
+    with django_capture_on_commit_callbacks(execute=True):
+        services.dataset_discard(one, actor="olga")
+    path = store.dataset_path(other.digest)
+    Dataset.objects.filter(pk=third.pk).delete()
+    uploaded_again = other.created_at.timestamp() + 1
+    os.utime(path, (uploaded_again, uploaded_again))  # by somebody whose row is not written yet
+    with django_capture_on_commit_callbacks(execute=True):
+        services.dataset_discard(other, actor="olga")
+    assert path.exists()
 
 
 # Roles -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from training.etl import Record
@@ -10,10 +11,11 @@ from training.etl.clean import clean
 from training.etl.conflicts import mark_conflicts
 from training.etl.content import blocked_word, filter_content
 from training.etl.diversity import SetCounts, cap_domains, cap_labels, cap_sources, shares
-from training.etl.domains import Domains, find_domains, mark_domains
+from training.etl.domains import Domains, _far_apart, _free_name, find_domains, function_words, mark_domains
 from training.etl.duplicates import content_hash, drop_duplicates
 from training.etl.quality import quality_of, score_quality, usual_scripts
 from training.etl.scripts import script_of
+from training.samples import generate
 
 RECORD = Record(fields=("a fine day",), label="glad", origin="confirmed", source="key:carla", trusted=True, rating=5)
 
@@ -168,6 +170,40 @@ def test_domains_are_the_same_for_the_same_sample_and_read_back():
     assert Domains.from_dict(found.to_dict()) == found
     assert mark_domains([record("an INVOICE came")], found)[0].domain == found.of(["refund"])
     assert found.of(["xyzzy"]) == ""
+
+
+def test_texts_without_a_usual_word_do_not_hide_the_domains_of_the_others():
+    texts = [f"{SUBJECTS[number % 8]} thing{number % 7}" for number in range(320)]
+    found = find_domains(["?!", "ok", *(f"unheardof{'abcdefgh'[number % 8]}" for number in range(8)), *texts])
+    assert found is not None
+    assert len({found.of([subject]) for subject in SUBJECTS}) == 8
+
+
+def test_equal_texts_begin_one_cluster_and_not_two():
+    vectors = np.eye(2, dtype=np.float32)[[0] * 150 + [1] * 150]
+    assert len(_far_apart(vectors, 8, np.random.default_rng(0))) == 2
+
+
+def test_domains_are_named_by_words_that_tell_them_apart():
+    often = ("what about this", "when would that", "there were those", "which have they")
+    texts = [f"{often[number % 4]} {SUBJECTS[number % 8]} {'wxyz'[number % 3] * 4}" for number in range(400)]
+    found = find_domains(texts)
+    assert found is not None
+    for name in found.clusters:
+        assert not function_words() & set(name.split(", "))
+        assert len({subject for subject in SUBJECTS for word in name.split(", ") if word in subject}) == 1
+
+
+def test_clusters_of_the_same_words_have_names_of_their_own():
+    assert _free_name(["money", "bank", "loan"], []) == "money, bank"
+    assert _free_name(["money", "bank", "loan"], ["money, bank"]) == "bank, loan"
+
+
+@pytest.mark.parametrize("slug", ["moderation", "intent", "emotion", "sentiment", "clarity"])
+def test_every_demo_set_has_domains(slug):
+    found = find_domains([" ".join(sample.fields) for sample in generate(slug, 1000, seed=3)])
+    assert found is not None
+    assert len(found.clusters) > 4
 
 
 def test_too_few_texts_or_words_make_no_domains():

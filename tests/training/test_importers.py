@@ -74,6 +74,15 @@ def test_bad_rows_are_named_by_line_and_the_others_read(write):
     assert errors[3] == "1 columns where the header has 2."
 
 
+@pytest.mark.parametrize("before", [0, 2_000])
+def test_a_nul_costs_no_file(write, before):
+    rows = "".join(f"row {number},x\n" for number in range(before))
+    found, errors = read(write("rows.csv", f"text,label\n{rows}a\x00b,x\nc,y\n".encode()))
+    assert (list(found.values())[-2:], errors) == ([["ab", "x"], ["c", "y"]], {})
+    found, errors = read(write("rows.jsonl", b'{"text": "ab", "label": "x"}\n{"text": "a\x00b", "label": "x"}\n'))
+    assert (list(found), list(errors)) == ([1], [2])
+
+
 def test_an_unclosed_quote_costs_its_own_line_only(write):
     body = "".join(f"row {number},a\n" for number in range(30_000))
     rows, errors = read(write("rows.csv", f'text,label\n"open,a\n{body}'))
@@ -111,6 +120,9 @@ def test_metadata_of_a_json_file_is_kept(write):
         ("rows.csv", CSV.encode("utf-16")[:-1], "not UTF-16"),
         ("rows.csv", b"text,label\nok,a\ncaf\xe9,b\n", "Line 3 of rows.csv is not UTF-8 (byte 0xe9)"),
         ("rows.csv", b"te\x00xt,label\n", "no text file"),
+        ("rows.csv", CSV.encode("utf-16")[2:], "no text file"),
+        ("rows.csv", b"text,label\n" + bytes(range(32)) * 9, "no text file"),
+        ("rows.csv", b"text,label\n\x00\xff\xfe" + b"a,b\n" * 50, "no text file"),
         ("rows.csv", "a,a\n1,2\n", "more than one column 'a'"),
         ("rows.json", "{", "not valid JSON"),
         ("rows.json", '{"a": 1}', "expected a list of objects"),

@@ -12,7 +12,7 @@ from interactions.models import Feedback, Subject, UserInteraction
 from kalimtak import fsck
 from kalimtak.core import jobs
 from kalimtak.core.errors import InvalidInput
-from kalimtak.core.models import AuditEvent
+from kalimtak.core.models import Alert, AuditEvent
 from registry.models import Classifier
 from training import services
 from training.models import Dataset, TrainingDataItem
@@ -35,7 +35,7 @@ def load(mood):
 
 
 def outcome(dataset):
-    return tuple(dataset.report["outcome"].values())
+    return tuple(dataset.report["outcome"][name] for name in ("recorded", "repeated", "feedback", "changed"))
 
 
 LOG = """text,label,thumbs,user,created_at,correct_label
@@ -150,6 +150,73 @@ def test_several_labels(load):
     assert (interaction.label, interaction.labels) == ("money", "money|sport")
 
 
+# Trust -----------------------------------------------------------------------------------------------------------
+
+
+def corrections(count, moment, who="user-{}"):
+    """A log in which `count` users say that an answer is wrong."""
+    rows = [
+        f"the {number}th letter in the green box came late,glad,{who.format(number)},{moment(number)},sad"
+        for number in range(count)
+    ]
+    return "text,label,user,created_at,correct_label\n" + "\n".join(rows)
+
+
+def quarantined_of(classifier):
+    classifier.policy = {"review": {"burst": 20}}
+    classifier.save()
+    services.examples_curate(classifier=classifier)
+    return TrainingDataItem.objects.filter(status="quarantined").count()
+
+
+def words_of(number):
+    return f"2025-{number % 12 + 1:02}-{number % 28 + 1:02}T{number % 24:02}:10:00Z"
+
+
+@pytest.mark.parametrize("who", ["user-{}", "one", ""])
+def test_the_corrections_of_months_are_no_flood_of_the_hour_they_are_imported_in(mood, load, who):
+    load(corrections(60, words_of, who))
+    feedback = Feedback.objects.get(interaction__fields__text__startswith="the 3th")
+    assert feedback.said_at.isoformat() == "2025-04-04T03:10:00+00:00"
+    assert feedback.updated_at > feedback.said_at
+    assert quarantined_of(mood) == 0
+    assert not Alert.objects.exists()
+
+
+@pytest.mark.parametrize("moment", ["", "2026-01-05", "2026-01-05T00:00:00Z"])
+def test_a_file_that_tells_no_hour_opens_no_flood(mood, load, moment):
+    load(corrections(60, lambda number: moment))
+    assert set(Feedback.objects.values_list("said_at", flat=True)) == {None}
+    assert quarantined_of(mood) == 0
+    assert not Alert.objects.exists()
+
+
+def test_a_burst_of_one_user_in_the_log_is_one(mood, load):
+    load(corrections(60, lambda number: f"2026-01-05T10:{number:02}:00Z", "one"))
+    assert quarantined_of(mood) == 60
+
+
+def test_rows_of_one_hour_that_name_nobody_are_not_one_source(mood, load):
+    """Nor are the users of a log new because it begins there."""
+    log = corrections(30, lambda number: f"2026-01-05T10:{number:02}:00Z", "").splitlines()
+    texts = [f"{'abcdefghij'[number % 10]}ing {'klmnop'[number // 10]}er" for number in range(30)]
+    rows = [row.replace(row.split(",", 1)[0], text, 1) for row, text in zip(log[1:], texts, strict=True)]
+    load("\n".join([log[0], *rows]))
+    named = [f"{text}s,glad,user {text},2026-01-06T10:{n:02}:00Z,sad" for n, text in enumerate(texts)]
+    load("\n".join([log[0], *named]))
+    assert quarantined_of(mood) == 0
+    assert not Alert.objects.exists()
+
+
+def test_people_in_a_log_are_known_since_what_they_said_there(mood, load, ask, judge):
+    """Those who were heard of in a log of last year are not new when they say more here."""
+    load(corrections(30, words_of))
+    services.examples_curate()
+    for number, source in enumerate(Feedback.objects.values_list("source", flat=True).order_by("pk")):
+        judge(ask(f"{'abcdefghij'[number % 10]}ing {'klmnop'[number // 10]}er"), source=source, correct_label="sad")
+    assert quarantined_of(mood) == 0
+
+
 # Commands --------------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +246,74 @@ def test_what_is_exported_comes_back_into_an_empty_installation(mood, ask, judge
     assert "4 interactions recorded" in printed
     assert "4 feedback recorded" in printed
     assert list(UserInteraction.objects.order_by("pk").values_list(*columns, "subject__pseudonym")) == wanted
+
+
+ASKER, OTHER = (Subject(pseudonym=f"{number:064x}") for number in (7, 8))
+GIVERS = ("anonymous:0123456789abcdef0123456789abcdef", f"subject:{OTHER.pseudonym}", "key:carla", "user:3", "import:o")
+
+
+@pytest.fixture
+def judged_by_others(mood, ask, judge):
+    """Answers that one subject asked for and others judged, and one that nobody's subject asked for."""
+    asker = Subject.objects.create(pseudonym=ASKER.pseudonym)
+    for number, source in enumerate(GIVERS):
+        word = {"rating": 1 + number, "comment": "=1+1" if number else ""}
+        interaction = ask(f"text {number}", subject=asker if number else None, correction="sad", **word)
+        judge(interaction, source=source, correct_label="sad", trusted=number > 0, **word)
+
+
+def rows_of(*models):
+    return [list(model.objects.order_by("pk").values()) for model in models]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_ones_own_export_is_no_news_whoever_gave_the_feedback(judged_by_others, tmp_path, kind):
+    before = rows_of(UserInteraction, Feedback, Subject)
+    path = tmp_path / f"out.{kind}"
+    run("export_interactions", path)
+    printed = run("import_interactions", path)
+    assert "5 there already" in printed
+    assert outcome(Dataset.objects.get()) == (0, 5, 0, 0)
+    assert rows_of(UserInteraction, Feedback, Subject) == before
+
+
+@pytest.mark.parametrize("left_out", [("feedback_source", "feedback_at"), ("feedback_source", "pseudonym")])
+def test_nor_is_one_that_does_not_tell_who_gave_it(judged_by_others, tmp_path, left_out):
+    path = tmp_path / "out.jsonl"
+    run("export_interactions", path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps({k: v for k, v in row.items() if k not in left_out}) for row in rows))
+    for feedback in Feedback.objects.all():  # said otherwise since
+        feedback.history = [{"rating": feedback.rating, "comment": feedback.comment, "correct_label": "sad"}]
+        feedback.correct_label = "calm"
+        feedback.save()
+    before = rows_of(UserInteraction, Feedback, Subject)
+    run("import_interactions", path)
+    assert outcome(Dataset.objects.get()) == (0, 5, 0, 0)
+    assert rows_of(UserInteraction, Feedback, Subject) == before
+
+
+def test_elsewhere_subjects_and_addresses_stay_who_they_are_and_staff_are_not_mistaken(judged_by_others, tmp_path):
+    path = tmp_path / "out.csv"
+    run("export_interactions", path)
+    said_at = list(Feedback.objects.order_by("interaction").values_list("said_at", flat=True))
+    Feedback.objects.all().delete()
+    UserInteraction.objects.all().delete()
+    assert "5 feedback recorded" in run("import_interactions", path)
+    said = list(Feedback.objects.order_by("interaction__created_at").values_list("source", "trusted"))
+    assert said == [(GIVERS[0], False), (GIVERS[1], True), *[("import:command line", True)] * 3]
+    assert list(Feedback.objects.order_by("interaction").values_list("said_at", flat=True)) == said_at
+    assert "0 feedback recorded" in run("import_interactions", path)
+
+
+def test_a_rating_that_was_changed_in_the_file_is_a_later_word_of_who_gave_it(judged_by_others, tmp_path):
+    path = tmp_path / "out.jsonl"
+    run("export_interactions", path)
+    rows = [json.loads(line) | {"rating": 5} for line in path.read_text().splitlines()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    run("import_interactions", path)
+    assert outcome(Dataset.objects.get()) == (0, 5, 0, 4)
+    assert set(Feedback.objects.values_list("source", "rating")) == {(source, 5) for source in GIVERS}
 
 
 def test_rows_go_to_the_classifier_they_name(mood, tmp_path):

@@ -90,39 +90,50 @@ def test_a_domain_classifier_names_what_texts_are_about(mood, live_guard, ask, j
     assert TrainingDataItem.objects.get(classifier=mood).domain == "insult"
 
 
-def test_clusters_are_found_once_and_kept(mood, ask, judge):
-    from training.models import DomainMap
+def imported(classifier, text, **values):
+    digest = sha256(text.encode()).hexdigest()
+    row = {"fields": {"text": text}, "label": "glad", "status": "approved", "content_hash": digest} | values
+    return TrainingDataItem.objects.create(classifier=classifier, **row)
 
-    with_policy(mood, domains="clusters")
-    subjects = {"money": "refund invoice payment charge", "travel": "airport luggage flight ticket"}
-    subjects |= {"food": "pasta cheese salad kitchen", "music": "guitar concert album singer"}
-    subjects |= {"sport": "football trophy referee goalkeeper", "garden": "tulips watering compost hedges"}
-    subjects |= {"school": "teacher homework lesson pencil", "health": "doctor fever tablet hospital"}
-    TrainingDataItem.objects.bulk_create(
-        TrainingDataItem(
-            classifier=mood,
-            fields={"text": " ".join([*words.split()[:3], words.split()[number % 4], f"thing{number % 7}"])},
-            label=("glad", "sad", "calm")[number % 3],
-            status="approved",
-            content_hash=sha256(f"{name}{number}".encode()).hexdigest(),
-        )
-        for name, words in subjects.items()
-        for number in range(40)
-    )
-    judge(ask("my luggage missed the flight"), rating=5)
-    judge(ask("qwxz"), rating=5)
-    services.examples_curate(classifier=mood, dry_run=True)
-    assert not DomainMap.objects.exists()
-    stats = services.examples_curate(classifier=mood)
-    known = DomainMap.objects.get().clusters
-    assert len(known) == 8
-    domain = TrainingDataItem.objects.get(fields__text="my luggage missed the flight").domain
-    assert domain in known
-    assert {"luggage", "flight"} <= set(known[domain])
-    assert TrainingDataItem.objects.get(fields__text="qwxz").domain == ""
-    assert stats.shares["mood"]["domain"][domain][1] > 0
+
+def domains_by_text(classifier):
+    rows = TrainingDataItem.objects.filter(classifier=classifier).values_list("fields__text", "domain")
+    return dict(rows)
+
+
+def test_what_came_while_the_domain_classifier_could_not_answer_is_told_when_it_can(mood, guard, request):
+    with_policy(mood, domains="guard")
+    imported(mood, "a snarl")
     services.examples_curate(classifier=mood)
-    assert DomainMap.objects.get().clusters == known
+    assert domains_by_text(mood) == {"a snarl": ""}
+    request.getfixturevalue("live_guard")
+    services.examples_curate(classifier=mood)
+    assert domains_by_text(mood) == {"a snarl": "insult"}
+    imported(mood, "explode with a snarl")
+    imported(mood, "a snarl again")
+    services.examples_curate(classifier=mood)
+    assert domains_by_text(mood)["a snarl again"] == ""
+    TrainingDataItem.objects.filter(fields__text="explode with a snarl").delete()
+    services.examples_curate(classifier=mood)
+    assert domains_by_text(mood) == {"a snarl": "insult", "a snarl again": "insult"}
+
+
+def test_another_teller_tells_all_items_anew(mood, live_guard):
+    item = imported(mood, "a snarl", domain="noise, snarl", compared=True)
+    with_policy(mood, domains="guard")
+    services.examples_curate(classifier=mood)
+    item.refresh_from_db()
+    assert item.domain == "insult"
+    with_policy(mood)
+    services.examples_curate(classifier=mood)
+    item.refresh_from_db()
+    assert item.domain == "insult"  # who tells none, takes none away
+    other = imported(mood, "snarl snarl")
+    services.examples_curate(classifier=mood)
+    with_policy(mood, domains="guard")
+    services.examples_curate(classifier=mood)
+    other.refresh_from_db()
+    assert other.domain == "insult"
 
 
 def test_a_policy_that_names_no_reader_is_told(mood, guard):

@@ -1,20 +1,27 @@
 """Whose word becomes a label: floods are told from people, people who agree count, nobody judges their own word."""
 
+import csv
+import os
+import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
+from interactions.models import Feedback
 from kalimtak.core.errors import Conflict
 from kalimtak.core.models import Alert, AuditEvent
 from training import services
-from training.etl.trust import FloodWatch, Word, sketch
+from training.etl.trust import FloodWatch, Word
 from training.models import ItemSource, TrainingDataItem
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 WORDS = ("river", "stone", "cloud", "window", "basket", "candle", "garden", "mirror", "pocket", "bridge", "saddle")
 WORDS += ("engine", "copper", "velvet", "anchor")
 OLD = NOON - timedelta(days=30)
+DATA = Path(os.environ.get("KALIMTAK_BENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 def phrase(number):
@@ -85,22 +92,75 @@ def test_copies_of_one_text_are_found_though_each_is_changed_a_little():
     assert set(judged(words, {one.source: OLD for one in words}).values()) == {"copies"}
 
 
-def test_a_sketch_knows_a_changed_word_again_and_tells_texts_apart():
-    text = "please send the blue elephant umbrella to our market stall before sunday morning"
-    known = set(sketch((text,)))
-    kin = [text.replace(one, "zebra") for one in text.split()]
-    assert sum(bool(known & set(sketch((each,)))) for each in kin) >= len(kin) - 1
-    assert known & set(sketch((text.upper() + "!!! 12345",)))
-    assert not any(known & set(sketch((phrase(number),))) for number in range(200))
-    assert sketch(("ok", "")) != sketch(("", "ok"))
+@pytest.mark.parametrize("burst", [20, 50])
+def test_five_hundred_pasted_texts_with_small_changes_are_copies_whoever_sends_them(burst):
+    draw = random.Random(7)
+    text = "please tell everybody that the {} umbrella of our market stall keeps the rain away all day, {} says so{}"
+    texts = [
+        text.format(draw.choice(("blue", "red", "old", "new")), draw.choice(WORDS), draw.choice("!.?"))
+        for _ in range(500)
+    ]
+    honest = [word(1_000 + number, f"subject:h{number}", fields=(plain(number),)) for number in range(200)]
+    words = [word(number, f"subject:{number}", fields=(each,)) for number, each in enumerate(texts)]
+    found = judged([*words, *honest], {one.source: OLD for one in [*words, *honest]}, burst)
+    assert found == dict.fromkeys(range(500), "copies")
 
 
-def test_the_watch_costs_linear_time():
+def test_copies_are_counted_across_the_turn_of_the_clock_and_not_over_days():
+    text = "please buy the blue elephant umbrella at our market stall, number {}"
+    near = [word(n, f"s{n}", fields=(text.format(n),), minutes=20 + n) for n in range(20)]
+    assert set(judged(near, {one.source: OLD for one in near}).values()) == {"copies"}
+    far = [word(n, f"s{n}", fields=(text.format(n),), minutes=120 * n) for n in range(60)]
+    assert judged(far, {one.source: OLD for one in far}) == {}
+
+
+def test_short_texts_are_copies_only_where_they_are_equal():
+    same = [word(number, f"s{number}", fields=("thanks a lot!",)) for number in range(20)]
+    other = [word(100 + number, f"t{number}", fields=(f"call number {number}",)) for number in range(60)]
+    assert judged([*same, *other], {one.source: OLD for one in [*same, *other]}) == dict.fromkeys(range(20), "copies")
+
+
+SUBJECTS = ("my neighbour", "the teacher", "our doctor", "a stranger", "the driver", "my sister", "the clerk")
+DEEDS = ("lost", "painted", "borrowed", "repaired", "forgot", "sold", "carried", "hid", "praised", "broke", "cleaned")
+PLACES = ("by the river", "in the rain", "at the station", "near the church", "on the bridge", "behind the barn")
+
+
+def plain(number):
+    """One of 462 different sentences that share their function words."""
+    who, did, where = SUBJECTS[number % 7], DEEDS[number % 11], PLACES[number % 6]
+    return f"i think that {who} {did} the {WORDS[number % 15]} and the {WORDS[number * 7 % 13]} {where}"
+
+
+def test_different_sentences_with_the_same_function_words_are_no_copies():
+    words = [word(number, f"subject:{number % 200}", fields=(plain(number),)) for number in range(462)]
+    assert len({one.fields for one in words}) == 462
+    assert judged(words, {one.source: OLD for one in words}, burst=50) == {}
+
+
+@pytest.mark.parametrize("name", ["emotion", "snips", "trec6", "atis", "sms_spam"])
+def test_what_real_people_wrote_within_an_hour_is_no_flood(name):
+    """Two hundred sources that were known before, each with fewer words than a burst."""
+    path = DATA / name / "test.csv"
+    if not path.is_file():
+        pytest.skip(f"needs the data set {name} in KALIMTAK_BENCH_DATA")
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = [(row["text"], row["label"]) for row in csv.DictReader(stream)][:5_000]
+    words = [
+        word(number, f"subject:{number % 200}", label, fields=(text,)) for number, (text, label) in enumerate(rows)
+    ]
+    assert judged(words, {one.source: OLD for one in words}, burst=50) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["x{0} {1}", "show me all of the flights from {1} to {1} on the {0}th of april please"]
+)
+def test_the_watch_costs_linear_time(text):
     import time
 
     def seconds(count):
         words = [
-            word(number, f"subject:{number % 50}", fields=(f"x{number} " + phrase(number),)) for number in range(count)
+            word(number, f"subject:{number % 50}", fields=(text.format(number, phrase(number)),))
+            for number in range(count)
         ]
         begun = time.process_time()
         judged(words)
@@ -133,7 +193,7 @@ def test_a_burst_lies_in_quarantine_with_an_alert_and_touches_nobody_else(taught
     for number in range(30):
         judge(ask(phrase(number)), source="key:spam", correct_label="sad")
     stats = services.examples_curate()
-    assert (stats.approved, stats.for_review) == (1, 31)
+    assert (stats.loaded, stats.approved, stats.for_review, stats.quarantined) == (32, 1, 0, 31)
     assert stats.reasons == {"quarantined: many labels of one source at once": 31}
     assert len(trained(taught_mood) - before) == 1  # Amal's, which the spammer's word on the same text did not disturb
     assert TrainingDataItem.objects.filter(status="quarantined").count() == 31
@@ -176,7 +236,7 @@ def test_newcomers_wait_for_a_reviewer_and_are_told(taught_mood, ask, judge):
         label = ("sad", "calm")[number % 2]
         judge(ask(phrase(number)), source=f"subject:{number}", correct_label=label)
     stats = services.examples_curate()
-    assert (stats.approved, stats.for_review) == (0, 30)
+    assert (stats.approved, stats.for_review, stats.quarantined) == (0, 30, 0)
     assert not TrainingDataItem.objects.filter(status="quarantined").exists()
     assert "raise policy.review.burst" in Alert.objects.get(kind="feedback_newcomers").message
 
@@ -205,7 +265,7 @@ def quarantined(taught_mood, ask, judge):
 @pytest.mark.django_db
 def test_what_is_released_waits_for_review_and_what_is_rejected_is_gone(quarantined, rami):
     first, second = quarantined[:2]
-    assert services.quarantine_release(quarantined.filter(pk=first.pk), reviewer=rami) == 1
+    assert services.quarantine_release(quarantined.filter(pk=first.pk), reviewer=rami) == (1, 0)
     assert services.quarantine_reject(quarantined.filter(pk=second.pk), reviewer=rami) == 1
     first.refresh_from_db()
     second.refresh_from_db()
@@ -224,9 +284,39 @@ def test_a_released_item_that_a_live_one_repeats_is_rejected(quarantined, rami, 
     TrainingDataItem.objects.create(
         classifier=mood, fields=item.fields, label=item.label, status="approved", content_hash=item.content_hash
     )
-    services.quarantine_release(quarantined.filter(pk=item.pk), reviewer=rami)
+    assert services.quarantine_release(quarantined.filter(pk=item.pk), reviewer=rami) == (0, 1)
     item.refresh_from_db()
     assert (item.status, item.reason) == ("rejected", "The same text is an item with this label already.")
+
+
+@pytest.mark.django_db
+def test_what_a_person_decided_in_quarantine_stays_so_while_the_flood_goes_on(quarantined, rami, ask, judge):
+    released, rejected = list(quarantined[:5]), list(quarantined[5:10])
+    services.quarantine_release(quarantined.filter(pk__in=[item.pk for item in released]), reviewer=rami)
+    services.quarantine_reject(quarantined.filter(pk__in=[item.pk for item in rejected]), reviewer=rami)
+    for number in range(30, 35):
+        judge(ask(phrase(number)), correct_label="sad")
+    services.examples_curate()
+    for item in (*released, *rejected):
+        item.refresh_from_db()
+    assert {item.status for item in released} == {"review"}
+    assert {item.status for item in rejected} == {"rejected"}
+    assert quarantined.count() == 25  # those five that came since are held, as before
+
+
+@pytest.mark.django_db
+def test_saying_it_once_more_does_not_bring_it_back_into_quarantine(quarantined, rami, judge):
+    released, rejected = quarantined[:2]
+    services.quarantine_release(quarantined.filter(pk=released.pk), reviewer=rami)
+    services.quarantine_reject(quarantined.filter(pk=rejected.pk), reviewer=rami)
+    Feedback.objects.filter(interaction__in=[released.interaction_id, rejected.interaction_id]).update(
+        rating=1, updated_at=timezone.now()
+    )
+    stats = services.examples_curate()
+    assert (stats.extracted, stats.duplicates, stats.filtered, stats.loaded) == (2, 1, 1, 0)
+    assert quarantined.count() == 28
+    released.refresh_from_db()
+    assert released.status == "review"
 
 
 # People who agree -------------------------------------------------------------------------------------------------
@@ -388,7 +478,7 @@ def test_no_command_lets_a_reviewer_approve_an_own_item(own_items, rami, capsys)
 @pytest.mark.django_db
 def test_nobody_releases_an_own_item_from_quarantine(own_items, rami):
     TrainingDataItem.objects.update(status="quarantined")
-    assert services.quarantine_release(TrainingDataItem.objects.all(), reviewer=rami) == 0
+    assert services.quarantine_release(TrainingDataItem.objects.all(), reviewer=rami) == (0, 0)
     assert services.quarantine_reject(TrainingDataItem.objects.all(), reviewer=rami) == 4
 
 
@@ -405,6 +495,13 @@ def test_quarantine_is_left_in_the_admin(quarantined, rami, client):
     answer = client.post(base, {"action": "discard_selected", "_selected_action": [second.pk]}, follow=True)
     assert "1 item in quarantine was rejected." in answer.text
     assert quarantined.count() == 28
+    third, fourth = quarantined[:2]
+    TrainingDataItem.objects.create(
+        classifier=third.classifier, fields=third.fields, label="sad", status="review", content_hash=third.content_hash
+    )
+    chosen = {"action": "release_selected", "_selected_action": [third.pk, fourth.pk]}
+    answer = client.post(base, chosen, follow=True)
+    assert "1 item was released and waits for review. 1 was rejected: an item says the same already." in answer.text
 
 
 # Models are no people ---------------------------------------------------------------------------------------------

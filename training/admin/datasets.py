@@ -55,6 +55,28 @@ class Examine(ConfirmedAction):
         return Outcome(str(_("The examination waits for a worker.")), reverse("admin:core_job_change", args=[job.pk]))
 
 
+class Discard(ConfirmedAction):
+    """Remove a file of which nothing was loaded."""
+
+    name = "discard"
+    label = _("Discard")
+    question = _("The data set and its file are removed. Nothing of it was loaded, so no item is touched.")
+    permission = "training.add_dataset"
+    icon = "delete"
+    dangerous = True
+
+    def is_offered(self, request: HttpRequest, obj: Any) -> bool:
+        return (obj.job is None or obj.job.is_finished) and services.dataset_is_discardable(obj)
+
+    def facts(self, request: HttpRequest, obj: Any) -> list[tuple[Any, Any]]:
+        facts = [(_("Name"), obj.name), (_("Classifier"), obj.classifier), (_("State"), obj.get_state_display())]
+        return [*facts, (_("Error"), obj.error)] if obj.error else facts
+
+    def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
+        services.dataset_discard(obj, actor=actor_of(request))
+        return Outcome(str(_("The data set was discarded.")), reverse("admin:training_dataset_changelist"))
+
+
 class RoleForm(forms.Form):
     role = forms.ChoiceField(label=_("Role"), choices=Dataset.Role.choices, widget=UnfoldAdminSelectWidget())
 
@@ -161,7 +183,8 @@ class FindingsPanel(Panel):
         return bool(obj.findings)
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        return {"dataset": obj, **findings_context(obj)}
+        may_read = request.user.has_perm("training.view_trainingdataitem")
+        return {"dataset": obj, **findings_context(obj, with_texts=may_read)}
 
 
 @admin.register(Dataset)
@@ -171,7 +194,7 @@ class DatasetAdmin(ReadOnlyModelAdmin):
     list_select_related = ["classifier"]
     search_fields = ["name", "=digest"]
     panels = [DatasetProgressPanel(), FindingsPanel(), ReportPanel(), LogPanel()]
-    confirmed_actions = [Upload(), Load(), CancelLoad(), Examine(), ChangeRole()]
+    confirmed_actions = [Upload(), Load(), CancelLoad(), Examine(), ChangeRole(), Discard()]
     empty_text = _("No data sets yet. Load a file, or let `manage.py make_sample_data` write one.")
     fields = ["classifier", "role", "origin", "rows", "job", "actor", "created_at", "digest", "options"]
 

@@ -8,10 +8,11 @@ from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
-from kalimtak.core.admin import when
+from interactions.admin import beginning
+from kalimtak.core.admin import labels_shown, when
 from kalimtak.core.admin.charts import bar_chart
 from training.admin.report import bars
-from training.models import Dataset
+from training.models import Dataset, TrainingDataItem
 
 LABELS_DRAWN = 30
 
@@ -25,11 +26,18 @@ class Figure(NamedTuple):
     note: str = ""
 
 
-def findings_context(dataset: Dataset) -> dict[str, Any]:
-    """Template context of `training.examination.examine()`; nothing before there is one."""
+def findings_context(dataset: Dataset, *, with_texts: bool) -> dict[str, Any]:
+    """Template context of `training.examination.examine()`; nothing before there is one.
+
+    `with_texts`: whether who looks may read the items.
+    """
     found = dataset.findings
     if not found:
         return {}
+    leaks, twins = [*found["golden"]["pairs"], *found["others"]["pairs"]], found["twins"]["pairs"]
+    doubts = (found["doubtful"] or {"shown": []})["shown"]
+    keys = [pair[side] for pair in (*leaks, *twins) for side in ("item", "twin")] + [each["item"] for each in doubts]
+    known = _known(dataset, keys) if with_texts else {}
     moment = parse_datetime(found["at"])
     labels = bars(dict(list(found["labels"].items())[:LABELS_DRAWN]))
     return {
@@ -40,13 +48,19 @@ def findings_context(dataset: Dataset) -> dict[str, Any]:
         "lengths": bar_chart([(_span(bar), bar["count"], ids_url(bar["ids"])) for bar in found["lengths"]]),
         "scripts": _mix(found["scripts"]),
         "languages": _mix(found["languages"]),
-        "leaks": _pairs([*found["golden"]["pairs"], *found["others"]["pairs"]]),
-        "twins": _pairs(found["twins"]["pairs"]),
-        "doubts": [
-            {**doubt, "url": item_url(doubt["item"]), "sure": f"{doubt['sure']:.0%}"}
-            for doubt in (found["doubtful"] or {"shown": []})["shown"]
-        ],
+        "with_texts": with_texts,
+        "leaks": [_pair(pair, known) for pair in leaks],
+        "twins": [_pair(pair, known) for pair in twins],
+        "doubts": [{**doubt, "item": _shown(doubt["item"], known), "sure": f"{doubt['sure']:.0%}"} for doubt in doubts],
     }
+
+
+def _known(dataset: Dataset, keys: Sequence[int]) -> dict[int, TrainingDataItem]:
+    """Those of the items that are still there, by key, with what a line about one shows: one query, or none."""
+    found = TrainingDataItem.objects.only("fields", "label").in_bulk(set(keys))
+    for item in found.values():
+        item.classifier = dataset.classifier  # all are of the same one
+    return found
 
 
 def _figures(found: Mapping[str, Any]) -> list[Figure]:
@@ -84,17 +98,20 @@ def _span(bar: Mapping[str, Any]) -> str:
     return f"≤ {bar['to']:,}" if bar["to"] else f"> {bar['over']:,}"
 
 
-def _pairs(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "item": pair["item"],
-            "twin": pair["twin"],
-            "item_url": item_url(pair["item"]),
-            "twin_url": item_url(pair["twin"]),
-            "resemblance": f"{pair['resemblance']:.0%}",
-        }
-        for pair in pairs
-    ]
+def _pair(pair: Mapping[str, Any], known: Mapping[int, TrainingDataItem]) -> dict[str, Any]:
+    sides = [_shown(pair[side], known) for side in ("item", "twin")]
+    return {"sides": sides, "resemblance": f"{pair['resemblance']:.0%}"}
+
+
+def _shown(key: int, known: Mapping[int, TrainingDataItem]) -> dict[str, Any]:
+    """An item as a line names it; `text` is None where it is gone or not to be read."""
+    item = known.get(key)
+    return {
+        "key": key,
+        "url": item_url(key),
+        "text": beginning(item.fields) if item else None,
+        "labels": labels_shown(item.label_parts) if item and item.label else "",
+    }
 
 
 def items_url(*, dataset: Dataset, label: str) -> str:

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -116,7 +117,7 @@ class ItemPanel(Panel):
 
 @admin.register(TrainingDataItem)
 class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyModelAdmin):
-    list_display = ["text", "label_shown", "status_shown", "reason", "origin", "split", "classifier", "created"]
+    list_display = ["text", "label_shown", "status_shown", "reason_shown", "origin", "split", "classifier", "created"]
     list_filter = ["classifier", "status", LabelFilter, "origin", "split", "selected"]
     list_select_related = ["classifier"]
     search_fields = ["=id", "=source", "=content_hash"]
@@ -129,7 +130,18 @@ class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyMode
         (None, {"fields": ["classifier", "dataset", "interaction", "origin", "source"]}),
         (
             _("In training"),
-            {"fields": ["split", "selected", "weight", "quality", "domain", "decided_at", "created_at"]},
+            {
+                "fields": [
+                    "split",
+                    "selected",
+                    "weight",
+                    "quality",
+                    "domain",
+                    "decided_at",
+                    "left_quarantine_at",
+                    "created_at",
+                ]
+            },
         ),
         (_("Identity"), {"fields": ["content_hash", "cluster"]}),
     ]
@@ -157,11 +169,22 @@ class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyMode
 
     @admin.action(description=_("Release the selected items from quarantine"), permissions=["review"])
     def release_selected(self, request: HttpRequest, queryset: Any) -> None:
-        count = services.quarantine_release(queryset, reviewer=request.user)
-        told = ngettext(
-            "%d item was released and waits for review.", "%d items were released and wait for review.", count
-        )
-        messages.success(request, told % count)
+        left = services.quarantine_release(queryset, reviewer=request.user)
+        waiting, repeated = left.waiting, left.duplicates
+        told = [
+            ngettext(
+                "%d item was released and waits for review.", "%d items were released and wait for review.", waiting
+            )
+            % waiting
+        ]
+        if repeated:
+            duplicates = ngettext(
+                "%d was rejected: an item says the same already.",
+                "%d were rejected: items say the same already.",
+                repeated,
+            )
+            told.append(duplicates % repeated)
+        messages.success(request, " ".join(told))
 
     @admin.action(description=_("Reject the selected items in quarantine"), permissions=["review"])
     def discard_selected(self, request: HttpRequest, queryset: Any) -> None:
@@ -220,6 +243,10 @@ class TrainingDataItemAdmin(ReviewDesk, WaitingList, AgreementPage, ReadOnlyMode
     @admin.display(description=_("status"), ordering="status")
     def status_shown(self, item: TrainingDataItem) -> SafeString:
         return state_label(item.status, item.get_status_display())
+
+    @admin.display(description=_("reason"), ordering="reason")
+    def reason_shown(self, item: TrainingDataItem) -> SafeString:
+        return format_html('<span class="k-clamp" dir="auto" title="{0}">{0}</span>', item.reason)
 
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, item: TrainingDataItem) -> Any:

@@ -1,6 +1,7 @@
 """From a file to a data set: sent in, looked at, its columns and labels settled, then loaded in the background."""
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 from django import forms
@@ -107,6 +108,7 @@ class Upload(ConfirmedAction):
             return Outcome(str(_("The file will be fetched and loaded.")), dataset_url(dataset))
         file = data["file"]
         dataset = services.dataset_add(data["classifier"], source=file, name=file.name, **told)
+        services.dataset_look(dataset)
         url = reverse("admin:training_dataset_load", args=[dataset.pk])
         return Outcome(str(_("The file was stored. Look at it and say how to load it.")), f"{url}?then={data['then']}")
 
@@ -166,7 +168,7 @@ class LoadForm(forms.Form):
 
     def mapped(self) -> list[str]:
         """The unknown labels among the first rows, the most frequent ones first, and those that were mapped before."""
-        found = list(self.preview.unknown)[:LABELS_MAPPED] if self.preview else []
+        found = list(self.preview.foreign)[:LABELS_MAPPED] if self.preview else []
         return list(dict.fromkeys([*found, *(self.dataset.options.get("labels") or {})]))
 
     def options(self) -> dict[str, Any]:
@@ -211,10 +213,9 @@ class Load(ConfirmedAction):
 
     def make_form(self, request: HttpRequest, obj: Any) -> forms.Form:
         posted = request.POST if request.method == "POST" else None
-        options = _posted_options(obj, request) if posted is not None else obj.options
         preview, refusal = None, ""
         try:
-            preview = services.dataset_preview(obj, options)
+            preview = services.dataset_preview(obj) if posted is None else _posted_preview(obj, request)
         except KalimtakError as error:
             refusal = error.message
         form = LoadForm(posted, initial=self.initial(request, obj), dataset=obj, preview=preview)
@@ -240,7 +241,7 @@ class Load(ConfirmedAction):
 
     def perform(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> Outcome:
         require_training(request, data["then"] or "none")
-        form = LoadForm(request.POST, dataset=obj, preview=_preview_or_none(obj, _posted_options(obj, request)))
+        form = LoadForm(request.POST, dataset=obj, preview=_preview_or_none(obj, request))
         form.full_clean()
         services.dataset_load_queue(obj, form.options(), actor=actor_of(request), then=data["then"] or "none")
         return Outcome(str(_("The file waits to be loaded.")), dataset_url(obj))
@@ -249,12 +250,24 @@ class Load(ConfirmedAction):
 def _posted_options(dataset: Dataset, request: HttpRequest) -> dict[str, Any]:
     """What decides how the beginning of the file is read, from a form that is not checked yet."""
     names = [request.POST.get(f"input_{number}", "") for number in range(len(dataset.classifier.input_fields))]
-    options = {name: request.POST.get(name, "") for name in ("encoding", "label_field", "split_field")}
+    told = ("encoding", "label_field", "split_field", "unknown_labels")
+    options = {name: request.POST.get(name, "") for name in told}
     return {name: value for name, value in options.items() if value} | ({"text_fields": names} if all(names) else {})
 
 
-def _preview_or_none(dataset: Dataset, options: dict[str, Any]) -> Preview | None:
+def _posted_preview(dataset: Dataset, request: HttpRequest) -> Preview:
+    """The beginning of the file with what the form says of it and of its labels. Raises `InvalidInput`."""
+
+    def meanings(labels: Collection[str]) -> dict[str, str]:
+        chosen = {label: request.POST.get(_key(label), "") for label in labels}
+        known = {LEAVE_OUT, *dataset.classifier.labels}
+        return {found: "" if label == LEAVE_OUT else label for found, label in chosen.items() if label in known}
+
+    return services.dataset_preview(dataset, _posted_options(dataset, request), meanings)
+
+
+def _preview_or_none(dataset: Dataset, request: HttpRequest) -> Preview | None:
     try:
-        return services.dataset_preview(dataset, options)
+        return _posted_preview(dataset, request)
     except KalimtakError:
         return None

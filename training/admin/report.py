@@ -74,6 +74,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         (_("Rows"), f"{report['rows']:,}"),
         (_("Usable"), f"{report['good']:,}"),
         (_("Left out by their label"), f"{report.get('dropped_count', 0):,}"),
+        *_reviewed(report),
         (_("The same text again"), f"{report['duplicates']:,}"),
         (_("The same text, another label"), f"{report['conflicts']:,}"),
         (_("Scripts"), _mix(report["scripts"])),
@@ -88,6 +89,14 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         "held_out": _("Copies of held-out texts"),
     }
     return facts + [(names[name], f"{count:,}") for name, count in outcome.items() if name in names]
+
+
+def _reviewed(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a column that says what was approved made of the rows; nothing where the file has none."""
+    if not report["fields"].get("status"):
+        return []
+    skipped = sum(report["skipped"].values())
+    return [(_("Not approved yet"), f"{report['unreviewed']:,}"), (_("Left out by their status"), f"{skipped:,}")]
 
 
 def _mix(counts: Mapping[str, int]) -> str:

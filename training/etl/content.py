@@ -1,6 +1,9 @@
 """Keeping coarse language out of what is learnt from praise alone. Pure.
 
-Shipped word lists lie in `blocked_words/`, one file per language; staff add words and allow others (`BlockedWord`).
+Shipped word lists lie in `blocked_words/`, one file per language; staff add words and allow others (`BlockedWord`). A
+word of theirs holds for texts of one language or of all; the shipped ones hold for all, since people swear in more
+languages than they write.
+
 Words are compared as skeletons, so that accents, look-alike characters of other scripts, digits for letters, stretched
 letters and separators between letters hide nothing; only whole words count, or beginnings where the list writes
 `word*`. Compare Unicode Technical Standard 39, section 4, on confusable skeletons.
@@ -13,8 +16,11 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from training.etl import Dropped, Record, Step
+from training.etl.languages import LANGUAGES, language_of
+from training.etl.scripts import script_of
 
 FOLDER = Path(__file__).parent / "blocked_words"
 # Labels of classifiers that judge language itself: for them coarse words are the very thing to learn from.
@@ -23,6 +29,7 @@ OFFENCE_LABELS = frozenset(
 )
 LEAST_LETTERS = 2  # of a listed word
 STEM = "*"
+LANGUAGE_CHARACTERS = 2_000  # of a text, by which its language is told
 _REMEMBERED = 100_000  # tokens, some 10 MB
 
 # What is written for Latin letters: signs and digits, then Cyrillic and Greek letters that look like them.
@@ -45,7 +52,7 @@ def judges_language(labels: Collection[str]) -> bool:
     return any(label.casefold() in OFFENCE_LABELS for label in labels)
 
 
-def filter_content(records: Sequence[Record], labels: Collection[str], words: "WordList | None" = None) -> Step:
+def filter_content(records: Sequence[Record], labels: Collection[str], words: "Words | None" = None) -> Step:
     """Drop records with a blocked word; where a person named the label, leave it to a reviewer instead.
 
     `words` are the lists in force, by default those shipped.
@@ -55,12 +62,14 @@ def filter_content(records: Sequence[Record], labels: Collection[str], words: "W
     words = words or shipped_words()
     kept, dropped = [], []
     for record in records:
-        if not any(words.first_in(text) for text in record.fields):
+        word = next(filter(None, map(words.first_in, record.fields)), "")
+        reason = f"It holds the blocked word {word!r}."
+        if not word:
             kept.append(record)
         elif record.is_human_label:
-            kept.append(record.doubted("inappropriate", "It holds a blocked word."))
+            kept.append(record.doubted("inappropriate", reason))
         else:
-            dropped.append(Dropped(record, "inappropriate", "It holds a blocked word."))
+            dropped.append(Dropped(record, "inappropriate", reason))
     return Step(kept, dropped)
 
 
@@ -86,10 +95,30 @@ def shipped_words() -> "WordList":
 
 def shipped_lines() -> Iterator[str]:
     """Every word of the files in `blocked_words/`."""
-    for path in sorted(FOLDER.glob("*.txt")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if word := line.partition("#")[0].strip():
-                yield word
+    for language in LANGUAGES:
+        yield from shipped_list(language)
+
+
+@cache
+def shipped_list(language: str) -> tuple[str, ...]:
+    """The words of the file of `language`, a key of LANGUAGES, in its order."""
+    lines = (FOLDER / f"{language}.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(word for line in lines if (word := line.partition("#")[0].strip()))
+
+
+class Words(Protocol):
+    """Word lists in force."""
+
+    def first_in(self, text: str) -> str:
+        """The first blocked word in `text`, as its list writes it; "" where there is none."""
+
+
+class ListedWord(NamedTuple):
+    """What staff say of a word in texts of `language`, a key of LANGUAGES, or of every one ("")."""
+
+    word: str
+    is_blocked: bool
+    language: str = ""
 
 
 class WordList:
@@ -147,6 +176,53 @@ class WordList:
             return word
         stems = (self._stems.get(reading[:length]) for length in self._stem_lengths if length <= len(reading))
         return next(filter(None, stems), "")
+
+
+class WordsByLanguage:
+    """Lists some words of which hold for texts of one language.
+
+    What is said for a language goes before what is said for all. Where a text's language cannot be told, words of each
+    language count, and a word that is blocked in one is blocked. Most texts hold nothing that any list blocks, and cost
+    no more than with one list: only of the others the language is asked.
+    """
+
+    def __init__(self, shipped: Iterable[str], listed: Collection[ListedWord]) -> None:
+        self._shipped, self._listed = tuple(shipped), listed
+        blocked, allowed = self._said({""})
+        languages = {each.language for each in listed} - {""}
+        special, spared = self._said(languages)
+        everything = [*self._shipped, *blocked, *special]
+        least_allowed = _without(allowed, special)
+        self._any = WordList(everything, least_allowed)
+        self._untold = WordList(
+            everything, [*least_allowed, *_without(spared, [*special, *_without(blocked, allowed)])]
+        )
+        self._told_otherwise = WordList([*self._shipped, *blocked], allowed)
+        self._told = {LANGUAGES[language]: self._of(language) for language in languages}
+
+    def _said(self, languages: Collection[str]) -> tuple[list[str], list[str]]:
+        """The words blocked and those allowed for any of `languages`."""
+        words = [each for each in self._listed if each.language in languages]
+        return [each.word for each in words if each.is_blocked], [each.word for each in words if not each.is_blocked]
+
+    def _of(self, language: str) -> "WordList":
+        blocked, allowed = self._said({""})
+        special, spared = self._said({language})
+        return WordList([*self._shipped, *blocked, *special], [*_without(allowed, special), *spared])
+
+    def first_in(self, text: str) -> str:
+        """The first blocked word in `text`, as its list writes it; "" where there is none."""
+        if not self._any.first_in(text):
+            return ""
+        language = language_of(text[:LANGUAGE_CHARACTERS].split(), script_of(text))
+        words = self._told.get(language, self._told_otherwise) if language else self._untold
+        return words.first_in(text)
+
+
+def _without(words: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The `words` that are none of `others`, however they are written."""
+    left_out = {_skeleton(word.removesuffix(STEM).casefold()) for word in others}
+    return [word for word in words if _skeleton(word.removesuffix(STEM).casefold()) not in left_out]
 
 
 def _readings(token: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ class Said(NamedTuple):
     rating: int | None
     correct_label: str
     updated_at: datetime
+    said_at: datetime | None
     curated_at: datetime | None
     interaction_id: UUID
     fields: Mapping[str, str]
@@ -40,8 +41,8 @@ class Said(NamedTuple):
 
 
 _COLUMNS = (
-    *("pk", "source", "trusted", "rating", "correct_label", "updated_at", "curated_at", "interaction_id"),
-    *("interaction__fields", "interaction__label", "interaction__labels", "interaction__confidence"),
+    *("pk", "source", "trusted", "rating", "correct_label", "updated_at", "said_at", "curated_at"),
+    *("interaction_id", "interaction__fields", "interaction__label", "interaction__labels", "interaction__confidence"),
 )
 
 
@@ -95,6 +96,7 @@ def item_records(items: Sequence[TrainingDataItem], names: Sequence[str]) -> lis
             item_id=item.pk,
             content_hash=item.content_hash,
             given_at=item.created_at,
+            domain=item.domain,
         )
         for item in items
     ]
@@ -123,7 +125,7 @@ def _locked(read: Sequence[Said]) -> list[Said]:
 
 
 def _record(feedback: Said, classifier: Classifier, min_rating: int) -> tuple[Record, Dropped | None]:
-    """What one feedback says: a correction proposes other labels, a good rating confirms those answered."""
+    """What one feedback says: a correction proposes other labels, a good rating or the answer named again confirms."""
     is_correction = bool(feedback.correct_label) and feedback.correct_label != feedback.answered
     record = Record(
         fields=tuple(feedback.fields.get(name, "") for name in classifier.input_fields),
@@ -135,10 +137,12 @@ def _record(feedback: Said, classifier: Classifier, min_rating: int) -> tuple[Re
         feedback_id=feedback.pk,
         interaction_id=feedback.interaction_id,
         confidence=feedback.confidence,
-        given_at=feedback.updated_at,
+        given_at=feedback.said_at or feedback.updated_at,
     )
     if not feedback.correct_label and (feedback.rating is None or feedback.rating < min_rating):
         return record, Dropped(record, "low_rating", "A low rating without a correction says not what is right.")
+    if not is_correction and feedback.rating is not None and feedback.rating < min_rating:
+        return record, Dropped(record, "contradiction", "A low rating, and yet its correction is the answer itself.")
     if unknown := classifier.unknown_labels(record.label):
         return record, Dropped(record, "unknown_label", f"{unknown[0]!r} is not a label of the classifier any more.")
     if len(record.label) > MOST_CHARACTERS:

@@ -116,7 +116,7 @@ def verdict_of(record: Record) -> tuple[str, str]:
             doubt.reason for doubt in record.doubts
         )
     because = {
-        "confirmed": "A rating confirmed the answer.",
+        "confirmed": f"A {'person' if record.rating is None else 'rating'} confirmed the answer.",
         "corrected": "A person corrected the answer.",
         "example": "A client gave it as an example.",
     }

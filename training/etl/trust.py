@@ -4,39 +4,33 @@ A *word* is a label that somebody named: a correction or an example. Ratings onl
 `diversity` hold those. Counted are windows of an hour that begin every half hour. What reaches `burst` words in one is
 
 - `source_burst`: all of one source,
-- `copies`: all of nearly the same text, whoever sent it (MinHash over its words, Broder 1997, in four bands of two),
+- `copies`: all of nearly the same text, whoever sent it (`training.etl.copies`),
 - `coordinated`: all through one key of sources that were first heard of within a day before, over half of them for one
   label: those for that label,
 - `newcomers`: the same without such a label.
+
+What staff imported is judged by the moments that its file tells; a word without one is in no window. In a file the
+first word of a source is where the file begins, so none of its sources are new (channel `IMPORT`), and rows that name
+nobody (sources `import:…`) are not all one source.
 
 The first three are quarantined, as a person who looks at them one by one would see nothing odd; newcomers wait for a
 reviewer. Compare OWASP LLM04:2025, data and model poisoning, and Jagielski et al. 2018 on poisoned labels.
 """
 
-import re
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import TypeVar
 
-from registry.text import prepare
 from training.etl import Fields, Record
+from training.etl.copies import CopyWatch
 
 STEP = timedelta(minutes=30)
 WINDOW = 2 * STEP
 FRESH = timedelta(days=1)
 QUARANTINING = frozenset({"source_burst", "copies", "coordinated"})
+IMPORT = "import"  # the channel of what was imported
 PEOPLE = ("subject:", "user:")  # sources that are a person; a key alone may be anybody
-
-_BANDS, _ROWS = 4, 2
-_FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0xD3A2646D, 0xFD7046C5, 0xB55A4F09)
-_MASK = 0xFFFFFFFF
-_WORD = re.compile(r"[^\W\d_]+")
-
-G = TypeVar("G", str, int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +66,20 @@ class FloodWatch:
         self.burst = burst
         self._sources: Counter[tuple[str, int]] = Counter()
         self._channels: Counter[tuple[str, int]] = Counter()
-        self._bands: Counter[tuple[int, int]] = Counter()
+        self._copies = CopyWatch(burst)
 
     def count(self, word: Word) -> None:
-        self._sources[word.source, word.step] += 1
-        self._channels[word.channel, word.step] += 1
-        for band in sketch(word.fields):
-            self._bands[band, word.step] += 1
+        if not _names_nobody(word):
+            self._sources[word.source, word.step] += 1
+        if word.channel != IMPORT:
+            self._channels[word.channel, word.step] += 1
+        self._copies.count(word.fields, word.step)
 
     def suspicious_steps(self) -> set[int]:
         """The half hours in which something reached the burst, alone or with the next one."""
-        return self._reached(self._sources) | self._reached(self._channels) | self._reached(self._bands)
+        return self._reached(self._sources) | self._reached(self._channels) | self._copies.suspicious_steps()
 
-    def _reached(self, counted: Counter[tuple[G, int]]) -> set[int]:
+    def _reached(self, counted: Counter[tuple[str, int]]) -> set[int]:
         return {step for group, step in list(counted) if _most(counted, group, step) >= self.burst}
 
     def crowded_sources(self, words: Iterable[Word]) -> set[str]:
@@ -94,21 +89,22 @@ class FloodWatch:
     def judge(self, words: Sequence[Word], first_heard: Mapping[str, datetime]) -> dict[tuple[str, int], Suspicion]:
         """{key: suspicion} of `words`, all those of the suspicious half hours."""
         found = self._crowds(words, first_heard)
-        for word in words:
+        copies = self._copies.copies([(word.fields, word.step) for word in words])
+        for number, word in enumerate(words):
             count = _most(self._sources, word.source, word.step)
             if count >= self.burst:
                 reason = f"Its source named {count} labels within an hour."
                 found[word.key] = Suspicion("source_burst", reason)
                 continue
-            copies = max((_most(self._bands, band, word.step) for band in sketch(word.fields)), default=0)
-            if copies >= self.burst:
-                found[word.key] = Suspicion("copies", f"Nearly the same text came {copies} times within an hour.")
+            if number in copies:
+                reason = f"Nearly the same text came {copies[number]} times within an hour."
+                found[word.key] = Suspicion("copies", reason)
         return found
 
     def _crowds(self, words: Sequence[Word], first_heard: Mapping[str, datetime]) -> dict[tuple[str, int], Suspicion]:
         fresh: defaultdict[tuple[str, int], list[Word]] = defaultdict(list)
         for word in words:
-            if first_heard.get(word.source, word.at) >= word.at - FRESH:
+            if word.channel != IMPORT and first_heard.get(word.source, word.at) >= word.at - FRESH:
                 fresh[word.channel, word.step].append(word)
         found: dict[tuple[str, int], Suspicion] = {}
         for channel, step in sorted(fresh):
@@ -125,24 +121,14 @@ class FloodWatch:
         return found
 
 
-def _most(counted: Counter[tuple[G, int]], group: G, step: int) -> int:
+def _names_nobody(word: Word) -> bool:
+    """Whether it came from a file that does not tell whose word it is."""
+    return word.source.startswith("import:")
+
+
+def _most(counted: Counter[tuple[str, int]], group: str, step: int) -> int:
     """The most of a group in an hour that this half hour is part of."""
     return counted[group, step] + max(counted[group, step - 1], counted[group, step + 1])
-
-
-def sketch(fields: Fields) -> tuple[int, ...]:
-    """Numbers of which nearly equal texts share at least one: digits, signs, case and a word in ten change little."""
-    words = {word for text in fields for word in _WORD.findall(prepare(text).casefold())}
-    if len(words) < 3:
-        return (zlib.crc32("\x1f".join(prepare(text).casefold() for text in fields).encode()),)
-    hashes = [_hash(word) for word in words]
-    least = [min(value * factor & _MASK for value in hashes) for factor in _FACTORS]
-    return tuple(hash((band, *least[band * _ROWS : (band + 1) * _ROWS])) for band in range(_BANDS))
-
-
-@lru_cache(maxsize=65_536)
-def _hash(word: str) -> int:
-    return zlib.crc32(word.encode("utf-8", "replace")) | 1
 
 
 def hold_back(

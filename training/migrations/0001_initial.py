@@ -84,6 +84,7 @@ class Migration(migrations.Migration):
                 ('compared', models.BooleanField(default=False, help_text='near-duplicates of it are found, and its bands are in their table', verbose_name='compared')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('decided_at', models.DateTimeField(blank=True, null=True, verbose_name='decided')),
+                ('left_quarantine_at', models.DateTimeField(blank=True, help_text='when a person released it or rejected it there', null=True, verbose_name='left quarantine')),
                 ('classifier', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='items', to='registry.classifier', verbose_name='classifier')),
                 ('dataset', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='items', to='training.dataset', verbose_name='data set')),
                 ('interaction', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='items', to='interactions.userinteraction', verbose_name='source interaction')),
@@ -115,6 +116,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('word', models.CharField(max_length=60, verbose_name='word')),
+                ('language', models.CharField(blank=True, choices=[('ar', 'Arabic'), ('nl', 'Dutch'), ('en', 'English'), ('fr', 'French'), ('de', 'German'), ('it', 'Italian'), ('pt', 'Portuguese'), ('ru', 'Russian'), ('es', 'Spanish'), ('tr', 'Turkish')], max_length=2, verbose_name='language')),
                 ('effect', models.CharField(choices=[('block', 'block'), ('allow', 'allow')], default='block', max_length=5, verbose_name='effect')),
                 ('added_by', models.CharField(max_length=150, verbose_name='added by')),
                 ('added_at', models.DateTimeField(auto_now_add=True, verbose_name='added')),
@@ -124,7 +126,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'blocked word',
                 'verbose_name_plural': 'blocked words',
                 'ordering': ['word', 'pk'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('classifier__isnull', True)), fields=('word',), name='blocked_word_once_for_all'), models.UniqueConstraint(fields=('word', 'classifier'), name='blocked_word_once_per_classifier')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('classifier__isnull', True)), fields=('word', 'language'), name='blocked_word_once_for_all'), models.UniqueConstraint(fields=('word', 'language', 'classifier'), name='blocked_word_once_per_classifier')],
             },
         ),
         migrations.CreateModel(
@@ -132,6 +134,9 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('clusters', models.JSONField(default=dict, verbose_name='clusters')),
+                ('teller', models.CharField(blank=True, max_length=63, verbose_name='told by')),
+                ('told_to', models.BigIntegerField(default=0)),
+                ('told_until', models.BigIntegerField(default=0)),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='found')),
                 ('classifier', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='domain_map', to='registry.classifier', verbose_name='classifier')),
             ],

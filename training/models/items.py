@@ -113,6 +113,9 @@ class TrainingDataItem(models.Model):
     )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     decided_at = models.DateTimeField(_("decided"), null=True, blank=True)
+    left_quarantine_at = models.DateTimeField(
+        _("left quarantine"), null=True, blank=True, help_text=_("when a person released it or rejected it there")
+    )
 
     objects = ItemQuerySet.as_manager()
 

@@ -3,12 +3,15 @@
 from training.services.agreements import AgreementReport, agreement_report, audit_accuracy
 from training.services.audit import audit_draw
 from training.services.cascades import cascade_measure, cascade_refresh, cascades_prepare
-from training.services.curation import CurationStats, evidence_waiting, examples_curate, work_waiting
+from training.services.curation import evidence_waiting, examples_curate, work_waiting
+from training.services.curation_stats import CurationStats
 from training.services.datasets import (
     dataset_add,
     dataset_add_url,
+    dataset_discard,
     dataset_fetch,
     dataset_import_queue,
+    dataset_is_discardable,
     dataset_load_queue,
     dataset_role_preview,
     dataset_role_set,
@@ -27,7 +30,7 @@ from training.services.examinations import dataset_examine, dataset_examine_queu
 from training.services.examples import example_add
 from training.services.execution import run_execute
 from training.services.exports import export_columns, items_to_export, snapshot_to_export
-from training.services.files import dataset_preview
+from training.services.files import dataset_look, dataset_preview
 from training.services.imports import dataset_analyse, dataset_load
 from training.services.labelled_files import LabelledFile, labelled_file_read
 from training.services.past_interactions import (
@@ -42,7 +45,7 @@ from training.services.runs import FineTuning, fine_tune, new_items_count, run_r
 from training.services.snapshots import data_digest, golden_digest, golden_reserve, snapshot_freeze
 from training.services.trust import own_sources, quarantine_reject, quarantine_release
 from training.services.undo import review_undo
-from training.services.words import word_remove, words_add, words_in_force
+from training.services.words import shipped_lists, word_remove, words_add, words_in_force
 
 __all__ = [
     "AgreementReport",
@@ -61,12 +64,15 @@ __all__ = [
     "dataset_add",
     "dataset_add_url",
     "dataset_analyse",
+    "dataset_discard",
     "dataset_examine",
     "dataset_examine_queue",
     "dataset_fetch",
     "dataset_import_queue",
+    "dataset_is_discardable",
     "dataset_load",
     "dataset_load_queue",
+    "dataset_look",
     "dataset_preview",
     "dataset_role_preview",
     "dataset_role_set",
@@ -104,6 +110,7 @@ __all__ = [
     "run_execute",
     "run_resume",
     "run_start",
+    "shipped_lists",
     "skips_forget",
     "snapshot_freeze",
     "snapshot_to_export",

@@ -1,6 +1,7 @@
 """What the set of a classifier is made of while a curation adds to it."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from django.db.models import Count, QuerySet
 
@@ -11,6 +12,7 @@ from training.etl.quality import usual_scripts
 from training.models import TrainingDataItem
 
 NONE = "none"  # what `policy.review.domains` says where nobody tells domains
+IMPORTS = "imports"
 _SCRIPT_SAMPLE = 1_000
 _SOURCE_SHOWN = 20  # characters; enough to find it among items
 _SOURCES_NOTED = 1_000
@@ -22,7 +24,8 @@ Held = dict[str, dict[str, int]]
 class Balance:
     """Trainable items per label and domain, and those that came from evidence per source.
 
-    Domains are counted where the classifier's policy tells them: no index does that.
+    What is imported has no source that could take over the set, and counts as one (`IMPORTS`). Domains are counted
+    where the classifier's policy tells them: no index does that.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -44,9 +47,17 @@ class Balance:
         self._domains[record.domain] += 1
         self._sources[record.source] += 1
 
+    def told(self, items: Iterable[tuple[TrainingDataItem, str]]) -> None:
+        """Count items of the set, as they were counted, under the domains that were found since."""
+        for item, domain in items:
+            if item.status == TrainingDataItem.Status.APPROVED and item.split != TrainingDataItem.Split.TEST:
+                self._domains[item.domain] -= 1
+                self._domains[domain] += 1
+        self._domains = +self._domains
+
     def held(self) -> Held:
         """What the set holds now, as JSON can keep it: of very many sources the smallest are one entry."""
-        return {"label": dict(self._labels), "domain": dict(self._domains), "source": _noted(self._sources)}
+        return {"label": dict(self._labels), "domain": dict(self._domains), "source": self._by_source()}
 
     def shares(self, before: Held) -> dict[str, dict[str, list[float]]]:
         """{label, domain, source: {name: [share before this curation, share now]}}; nothing where nothing is told.
@@ -54,10 +65,15 @@ class Balance:
         `before` is what the set held when the curation began, perhaps another attempt of it.
         """
         told = {"label": shares(before["label"], self._labels)}
-        told["source"] = shares(before["source"], _noted(self._sources))
+        told["source"] = shares(before["source"], self._by_source())
         if any(self._domains):
             told["domain"] = shares(before["domain"], self._domains)
         return {kind: found for kind, found in told.items() if found}
+
+    def _by_source(self) -> dict[str, int]:
+        """All of the set: a share of it is what the policy's `source_share` speaks of."""
+        imports = self._labels.total() - self._sources.total()
+        return ({IMPORTS: imports} if imports > 0 else {}) | _noted(self._sources)
 
 
 def _counted(items: "QuerySet[TrainingDataItem]", column: str) -> Counter[str]:

@@ -57,8 +57,7 @@ def changed_rows(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str) -> "
 def snapshot_changes(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, *, after: str = "") -> Page:
     """The next page of the changes of one kind: those whose content hash comes after `after`; few queries whatever the
     size. Hashes are uniform, so that a page is filled soon where changes are not very rare."""
-    keys = _page_keys(older, newer, kind, after)
-    rows = list(SnapshotItem.objects.filter(pk__in=keys).select_related("item").order_by("content_hash", "pk"))
+    rows = _page_rows(older, newer, kind, after)
     more = len(rows) > PAGE
     if more:
         last = rows.pop().content_hash
@@ -69,17 +68,19 @@ def snapshot_changes(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, 
     return Page(changes, rows[-1].content_hash if more else None)
 
 
-def _page_keys(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, after: str) -> list[int]:
-    """Keys of the rows of a page and of one more. Those of the first page are remembered: rare changes are looked for
-    among all rows, and everybody begins there."""
+def _page_rows(older: DatasetSnapshot, newer: DatasetSnapshot, kind: str, after: str) -> list[SnapshotItem]:
+    """The rows of a page and one more. What is on the first page is remembered: rare changes are looked for among all
+    rows, and everybody begins there."""
     name = f"snapshots:{older.pk}:{older.digest}:{newer.pk}:{newer.digest}:{kind}"
     keys: list[int] | None = None if after else cache.get(name)
     if keys is None:
-        found = changed_rows(older, newer, kind).filter(content_hash__gt=after).order_by("content_hash", "pk")
-        keys = list(found.values_list("pk", flat=True)[: PAGE + 1])
-        if not after:
-            cache.set(name, keys, CACHED_SECONDS)
-    return keys
+        found = changed_rows(older, newer, kind).filter(content_hash__gt=after)
+    else:
+        found = SnapshotItem.objects.filter(pk__in=keys)
+    rows = list(found.select_related("item").order_by("content_hash", "pk")[: PAGE + 1])
+    if keys is None and not after:
+        cache.set(name, [row.pk for row in rows], CACHED_SECONDS)
+    return rows
 
 
 def _labels_in(snapshot: DatasetSnapshot, rows: Sequence[SnapshotItem]) -> dict[str, str]:

@@ -1,10 +1,9 @@
 """The daily ETL: what people said about answers becomes items, with a reason for each that does not."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any
 
 from django.db import transaction
 from django.db.models import F, Q
@@ -37,107 +36,20 @@ from training.etl.near_duplicates import drop_near_duplicates
 from training.etl.quality import score_quality
 from training.etl.trust import is_held
 from training.models import TrainingDataItem
-from training.services.balance import Balance, Held, scripts_of_set
-from training.services.domains import DomainMarker
+from training.services.balance import Balance, scripts_of_set
+from training.services.curation_stats import CurationStats
+from training.services.domains import DomainMarker, Told
 from training.services.held_out import held_out_of
 from training.services.neighbours import BandTable, ImaginedBands, items_compare, items_forget
 from training.services.readers import SecondOpinion
 from training.services.trust import WAITS_FOR_PEOPLE, Trust
 from training.services.words import words_in_force
 
+logger = logging.getLogger(__name__)
+
 Status = TrainingDataItem.Status
 Progress = Callable[[float, str], None]
 Effect = Callable[[], AbstractContextManager[Any]]
-
-FILTERED = frozenset(
-    {"unreadable", "inappropriate", "low_quality", "unknown_label", "too_many_labels", "refused_before", "held_out"}
-)
-DUPLICATES = frozenset({"duplicate", "near_duplicate"})
-REASONS = {
-    "low_rating": "low rating without a correction",
-    "unknown_label": "label not in the set any more",
-    "too_many_labels": "too many labels for one text",
-    "unreadable": "empty or too long",
-    "duplicate": "exact duplicate",
-    "near_duplicate": "near-duplicate",
-    "held_out": "copy of a held-out text",
-    "refused_before": "refused by a reviewer before",
-    "inappropriate": "blocked word",
-    "low_quality": "too little to learn from",
-    "over_represented": "label over-represented",
-    "over_domain": "domain over-represented",
-    "second_opinion": "the moderating classifier objects",
-    "conflict": "another label for the same text",
-    "over_share": "its source gave its share already",
-    "anonymous": "anonymous evidence",
-    "policy": "policy asks for a reviewer",
-    "source_burst": "quarantined: many labels of one source at once",
-    "copies": "quarantined: many copies of one text at once",
-    "coordinated": "quarantined: new sources with the same label at once",
-    "newcomers": "many labels of new sources at once",
-}
-
-
-@dataclass
-class CurationStats:
-    """What a curation did, in the contract's words.
-
-    Each piece of evidence counts once in `extracted`; `loaded` are the items made or decided, `approved` and
-    `for_review` their parts; `over_represented` counts what was left out or held back for the balance of the set.
-    `shares` are {classifier: {label, domain, source: {name: [share of the set before, after]}}}, `before` is what each
-    classifier's set held when it began.
-    """
-
-    extracted: int = 0
-    duplicates: int = 0
-    filtered: int = 0
-    pii_redacted: int = 0
-    over_represented: int = 0
-    loaded: int = 0
-    approved: int = 0
-    for_review: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    shares: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-    before: dict[str, Held] = field(default_factory=dict)
-
-    def figures(self) -> dict[str, Any]:
-        """What is counted, without the shares."""
-        names = ("extracted", "duplicates", "filtered", "pii_redacted", "over_represented")
-        figures = {name: getattr(self, name) for name in (*names, "loaded", "approved", "for_review")}
-        return figures | {"reasons": dict(self.reasons.most_common())}
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.figures() | {"shares": self.shares}
-
-    def unfinished(self) -> dict[str, Any]:
-        """What another attempt goes on from, with `from_dict`."""
-        return self.to_dict() | {"before": self.before}
-
-    @classmethod
-    def from_dict(cls, figures: Mapping[str, Any]) -> Self:
-        return cls(**dict(figures) | {"reasons": Counter(figures.get("reasons", {}))})
-
-    def add(self, batch: Self) -> None:
-        for each in fields(self):
-            if each.name not in ("shares", "before"):
-                setattr(self, each.name, getattr(self, each.name) + getattr(batch, each.name))
-
-    def count(self, extracted: int, step: Step) -> None:
-        """Add what became of so much evidence."""
-        self.extracted += extracted
-        for drop in step.dropped:
-            self.duplicates += drop.kind in DUPLICATES
-            self.filtered += drop.kind in FILTERED
-            self.over_represented += drop.kind in ("over_represented", "over_domain")
-            self.reasons[REASONS[drop.kind]] += 1
-        for record in step.kept:
-            self.pii_redacted += bool(record.redactions)
-            self.loaded += 1
-            self.approved += not record.doubts
-            self.for_review += bool(record.doubts)
-            for doubt in record.doubts:
-                self.over_represented += doubt.kind == "over_share"
-                self.reasons[REASONS[doubt.kind]] += 1
 
 
 def examples_curate(
@@ -156,18 +68,21 @@ def examples_curate(
     """
     stats = stats if stats is not None else CurationStats()
     classifiers = [classifier] if classifier else list(Classifier.objects.serving())
-    compared, before = 0, stats.extracted
-    waiting = sum(work_waiting(each) for each in classifiers)
+    # What earlier attempts did counts in what is done and in the whole: progress never goes back.
+    whole = stats.extracted + stats.looked_at + sum(work_waiting(each) for each in classifiers)
     for each in classifiers:
         run = _Curation(each, dry_run, effect, stats, actor)
         run.recall()
+        if run.domains.note:
+            stats.notes[each.slug] = run.domains.note
+            logger.warning("%s: %s", each.slug, run.domains.note)
         stats.before.setdefault(each.slug, run.balance.held())
-        for batch in (run.next_forgotten, run.next_compared, run.next_candidates, run.next_feedback):
+        whole += run.domains.earlier().count()
+        for batch in (run.next_forgotten, run.next_told, run.next_compared, run.next_candidates, run.next_feedback):
             while batch():
                 if progress:
-                    done = compared + run.compared + stats.extracted - before
-                    progress(min(done / max(waiting, 1), 1.0), f"{each}: {done:,} of {waiting:,}")
-        compared += run.compared
+                    done = stats.extracted + stats.looked_at
+                    progress(min(done / max(whole, 1), 1.0), f"{each}: {done:,} of {whole:,}")
         run.trust.tell()
         stats.shares[each.slug] = run.balance.shares(stats.before[each.slug])
     return stats
@@ -198,7 +113,7 @@ class _Curation:
         self.opinion = SecondOpinion(classifier, self.policy.moderation)
         self.held_out = held_out_of(classifier)
         self.bands = ImaginedBands(classifier) if dry_run else BandTable(classifier)
-        self.last_compared = self.last_item = self.last_feedback = self.compared = 0
+        self.last_compared = self.last_item = self.last_feedback = 0
 
     def recall(self) -> None:
         """Take back what earlier curations approved of a flood; the balance is counted without it."""
@@ -218,14 +133,29 @@ class _Curation:
         crashpoint("curation.after_forgetting")
         return forgotten == BATCH
 
+    def next_told(self) -> bool:
+        """Mark a batch of items from before domains were told; False when there was none left."""
+        with self._transaction():
+            told = self.domains.tell_earlier()
+            self._count_looked_at(told)
+        crashpoint("curation.after_telling")
+        return len(told) == BATCH
+
     def next_compared(self) -> bool:
         """Compare a batch of items that came another way, such as an import; False when there was none left."""
         with self._transaction():
-            ids = items_compare(self.classifier, self.bands, after=self.last_compared, dry_run=self.dry_run)
+            compared = items_compare(
+                self.classifier, self.bands, self.domains.mark, after=self.last_compared, dry_run=self.dry_run
+            )
+            self._count_looked_at(compared)
         crashpoint("curation.after_comparing")
-        self.last_compared = max(ids, default=self.last_compared)
-        self.compared += len(ids)
-        return len(ids) == BATCH
+        self.last_compared = compared[-1][0].pk if compared else self.last_compared
+        return len(compared) == BATCH
+
+    def _count_looked_at(self, items: Told) -> None:
+        """In the transaction that keeps it."""
+        self.balance.told(items)
+        self.stats.looked_at += len(items)
 
     def next_candidates(self) -> bool:
         """Take in a batch of candidates; False when there was none left."""
@@ -277,7 +207,8 @@ class _Curation:
             dropped.extend(step.dropped)
             return list(step.kept)
 
-        records, held = self.trust.hold_back(after(clean(evidence.step.kept)))
+        step, held = self.trust.hold_back(after(clean(evidence.step.kept)))
+        records = after(step)
         known = self._known(records)
         records = after(_drop_refused(records, known))
         records = after(drop_duplicates(records, known.pairs))

@@ -5,11 +5,13 @@ What a file holds and how it becomes items is told in `training.services.imports
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from kalimtak.core import audit, jobs
 from kalimtak.core.crashpoints import crashpoint
@@ -166,6 +168,45 @@ def _check_name(place: str, name: str) -> None:
         named_format(name)
     except ImportRefused as error:
         raise InvalidInput(str(error), code="dataset_refused", fields={place: [str(error)]}) from error
+
+
+# Removing it -----------------------------------------------------------------------------------------------------
+
+
+def dataset_discard(dataset: Dataset, *, actor: str) -> None:
+    """Remove a data set of which nothing was loaded: its row, its file and the list of its bad rows.
+
+    A file that another data set names as well stays. Raises `Conflict`: `dataset_busy` while it is being loaded,
+    `dataset_loaded` where items came of it, or interactions, whose origin it then is.
+    """
+    with transaction.atomic():
+        rows = Dataset.objects.select_for_update(of=("self",)).select_related("job", "classifier")
+        locked = rows.filter(pk=dataset.pk).first()
+        if locked is None:
+            return
+        if locked.job is not None and not locked.job.is_finished:
+            raise Conflict("It is being loaded; wait for its end, or cancel the job.", code="dataset_busy")
+        if not dataset_is_discardable(locked):
+            raise Conflict("Something of it was loaded, so it stays.", code="dataset_loaded")
+        ended = locked.job.finished_at if locked.job else None
+        files = {locked.digest, str(locked.report.get("errors_file", ""))} - {""}
+        noted = {"classifier": locked.classifier.slug, "name": locked.name, "digest": locked.digest}
+        locked.delete()
+        audit.record(actor, "dataset.discard", f"dataset {dataset.pk}", **noted)
+        transaction.on_commit(lambda: _remove_files(files, before=max(ended or locked.created_at, locked.created_at)))
+
+
+def dataset_is_discardable(dataset: Dataset) -> bool:
+    """Whether nothing came of it that would lose its origin."""
+    is_open = dataset.state != Dataset.State.READY and dataset.origin != Dataset.Origin.FEEDBACK
+    return is_open and not TrainingDataItem.objects.filter(dataset=dataset).exists()
+
+
+def _remove_files(digests: Iterable[str], *, before: datetime) -> None:
+    """Remove files of the store that no data set names, unless they were uploaded again after `before`."""
+    for digest in digests:
+        if not Dataset.objects.filter(Q(digest=digest) | Q(report__errors_file=digest)).exists():
+            store.dataset_remove(digest, before=before)
 
 
 # Another role ----------------------------------------------------------------------------------------------------

@@ -17,9 +17,13 @@ def export_columns(classifier: Classifier, *, last: str) -> list[str]:
     return [*classifier.input_fields, classifier.label_field, "split", last]
 
 
-def items_to_export(classifier: Classifier) -> Iterator[dict[str, Any]]:
-    """The items of a classifier that have not been rejected, as flat rows, in the order of their keys."""
-    for items in batches(TrainingDataItem.objects.filter(classifier=classifier, status__in=LIVE)):
+def items_to_export(classifier: Classifier, *, unreviewed: bool = False) -> Iterator[dict[str, Any]]:
+    """The approved items of a classifier as flat rows, in the order of their keys; `unreviewed` adds those that wait.
+
+    Whoever trains on the file elsewhere need not know what a status is, so what nobody approved has to be asked for.
+    """
+    statuses = LIVE if unreviewed else (TrainingDataItem.Status.APPROVED,)
+    for items in batches(TrainingDataItem.objects.filter(classifier=classifier, status__in=statuses)):
         for item in items:
             yield {**item.fields, classifier.label_field: item.label, "split": item.split, "status": item.status}
 

@@ -1,24 +1,29 @@
 """A data set's file as it is read: recognised, with its columns and what its labels may be; and its beginning."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 
+from kalimtak.core import pii
+from kalimtak.core.errors import InvalidInput
 from registry import store
 from registry.models import Classifier
 from training.models import Dataset
-from training.services.passes import refusals_told
+from training.services.passes import note_failure, refusals_told
 from training.streams import ImportRefused
 
 if TYPE_CHECKING:
     from training.analysis import LabelRules
     from training.columns import Columns
-    from training.importers import RowError, Source
+    from training.importers import Chunk, RowError, Source
+    from training.labelling import ReadRows
     from training.past import PastColumns
 
+MAX_ROUNDS = 10  # as many labels of one cell can be told by what was said of them, in a preview
 PREVIEW_ROWS, PREVIEW_CHARACTERS = 10, 200
+Meanings = Callable[[Collection[str]], Mapping[str, str]]  # of labels in a file, what was said of some of them
 
 
 class Opened(NamedTuple):
@@ -32,6 +37,8 @@ class Opened(NamedTuple):
 class Preview(NamedTuple):
     """The beginning of a file: how it was recognised, its first rows, and the labels among the first 500.
 
+    `unknown` labels stay unknown after what was said of them, `foreign` are all that the classifier does not have.
+    `personal` counts the personal data in these rows by kind, `with_personal` the rows that hold some, of `read` ones.
     `columns` is None where they cannot be told; then `refusal` says why.
     """
 
@@ -42,14 +49,21 @@ class Preview(NamedTuple):
     unknown: dict[str, int]
     problems: list["RowError"]
     refusal: str = ""
+    foreign: Mapping[str, int] = {}
+    personal: Mapping[str, int] = {}
+    with_personal: int = 0
+    read: int = 0
 
 
-def dataset_preview(dataset: Dataset, options: Mapping[str, Any] | None = None) -> Preview:
+def dataset_preview(
+    dataset: Dataset, options: Mapping[str, Any] | None = None, meanings: Meanings | None = None
+) -> Preview:
     """Read the beginning of the file as its options, or the `options` given, say.
 
-    Raises `InvalidInput` for a file that cannot be read at all.
+    `meanings` is asked what labels mean that the classifier does not have, where `options["labels"]` does not say it:
+    for whoever knows the labels of a file only once it is read. Raises `InvalidInput` for a file that cannot be read
+    at all.
     """
-    from training.analysis import read_rows
     from training.importers import chunks
 
     options = dataset.options if options is None else options
@@ -62,11 +76,56 @@ def dataset_preview(dataset: Dataset, options: Mapping[str, Any] | None = None) 
         opened = _columns_of(dataset, source, options)
     except ImportRefused as error:
         return Preview(source, None, rows, {}, {}, list(first.errors), str(error))
-    read = read_rows(first, opened.columns, opened.rules)
+    told = options.get("labels") or {}
+    read, foreign = _read_beginning(dataset, opened, first, options, meanings or (lambda labels: told))
     labels = Counter(label for row in read.rows if row.label for label in opened.rules.parts(row.label))
+    found = [[finding.kind for text in row.fields for finding in pii.find(text)] for row in read.rows]
     return Preview(
-        source, opened.columns, rows, dict(labels.most_common()), dict(read.unknown.most_common()), read.errors
+        source,
+        opened.columns,
+        rows,
+        dict(labels.most_common()),
+        dict(read.unknown.most_common()),
+        read.errors,
+        foreign=dict(foreign.most_common()),
+        personal=dict(Counter(kind for kinds in found for kind in kinds).most_common()),
+        with_personal=sum(map(bool, found)),
+        read=len(read.rows),
     )
+
+
+def dataset_look(dataset: Dataset) -> None:
+    """Note on the row of a file that was just sent in, and is not being loaded, why it cannot be read, where so.
+
+    It may be loaded all the same, where another encoding helps.
+    """
+    try:
+        dataset_preview(dataset)
+    except InvalidInput as error:
+        note_failure(dataset, error.message)
+
+
+def _read_beginning(
+    dataset: Dataset, opened: Opened, first: "Chunk", options: Mapping[str, Any], meanings: Meanings
+) -> tuple["ReadRows", Counter[str]]:
+    """The first chunk with what was said of its labels, and the labels that the classifier does not have.
+
+    Of several labels in a cell the first unknown one alone is told, hence the rounds.
+    """
+    from training.analysis import read_rows
+
+    said: dict[str, str] = {}
+    foreign: Counter[str] = Counter()
+    for _ in range(MAX_ROUNDS):
+        rules = label_rules(dataset.classifier, opened.source, opened.columns, {"labels": said})
+        unknown = read_rows(first, opened.columns, rules).unknown
+        foreign |= unknown
+        more = {label: meaning for label, meaning in meanings(list(unknown)).items() if label in unknown}
+        if not more:
+            break
+        said |= more
+    rules = label_rules(dataset.classifier, opened.source, opened.columns, {**options, "labels": said})
+    return read_rows(first, opened.columns, rules), foreign
 
 
 def dataset_open(dataset: Dataset, options: Mapping[str, Any]) -> Opened:
@@ -83,7 +142,7 @@ def _source_of(dataset: Dataset, options: Mapping[str, Any]) -> "Source":
 
 
 def _columns_of(dataset: Dataset, source: "Source", options: Mapping[str, Any]) -> Opened:
-    from training.columns import choose_columns
+    from training.columns import choose_columns, with_status
 
     classifier = dataset.classifier
     columns = choose_columns(
@@ -97,6 +156,7 @@ def _columns_of(dataset: Dataset, source: "Source", options: Mapping[str, Any]) 
         asked_label=options.get("label_field") or "",
         asked_split=options.get("split_field") or "",
     )
+    columns = with_status(columns, source.columns, source.sample)
     return Opened(source, columns, label_rules(classifier, source, columns, options))
 
 

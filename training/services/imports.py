@@ -109,7 +109,8 @@ def dataset_load(
 ) -> Dataset:
     """Analyse the file and make items of its rows, at most 500 per transaction (`effect`).
 
-    Labelled rows are approved; one whose text already has another label waits for a reviewer. Texts that are there
+    Labelled rows are approved; one whose text already has another label waits for a reviewer, and so does one that our
+    own export calls unreviewed. Texts that are there
     already are counted, not loaded twice, so that a repetition changes nothing; a load that broke off goes on at the
     chunk it had reached. Rows with errors are listed: the first in `report["errors"]`, all in the store's file
     `report["errors_file"]`. Raises `InvalidInput` (`dataset_refused`) for a file that cannot be loaded, whose data
@@ -244,7 +245,12 @@ def _load_chunk(dataset: Dataset, rows: list["Row"], outcome: Outcome) -> None:
 
 def _item(dataset: Dataset, row: "Row", digest: str, other_label: str | None, now: datetime) -> TrainingDataItem:
     is_conflict = other_label is not None and other_label != row.label
-    reason = f"The same text is already labelled {other_label!r}." if is_conflict else f"Loaded from {dataset.name}."
+    waits = is_conflict or row.is_unreviewed
+    reason = f"Not approved yet where it was exported; loaded from {dataset.name}."
+    if not row.is_unreviewed:
+        reason = f"Loaded from {dataset.name}."
+    if is_conflict:
+        reason = f"The same text is already labelled {other_label!r}."
     return TrainingDataItem(
         classifier=dataset.classifier,
         dataset=dataset,
@@ -252,11 +258,11 @@ def _item(dataset: Dataset, row: "Row", digest: str, other_label: str | None, no
         source=f"import:{dataset.actor}"[:80],
         fields=fields_dict(dataset.classifier.input_fields, tuple(mend(text) for text in row.fields)),
         label=row.label,
-        status=Status.REVIEW if is_conflict else Status.APPROVED,
+        status=Status.REVIEW if waits else Status.APPROVED,
         split=_split(dataset, row),
         reason=reason[:300],
         content_hash=digest,
-        decided_at=None if is_conflict else now,
+        decided_at=None if waits else now,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from django.db import connection
@@ -116,10 +116,17 @@ class ImaginedBands(BandTable):
         return list(self._file.execute(query, [json.dumps(list(hashes))]))
 
 
-def items_compare(classifier: Classifier, table: BandTable, *, after: int, dry_run: bool) -> list[int]:
+def items_compare(
+    classifier: Classifier,
+    table: BandTable,
+    mark: Callable[[Sequence[Record]], list[Record]],
+    *,
+    after: int,
+    dry_run: bool,
+) -> list[tuple[TrainingDataItem, str]]:
     """Compare the next batch of items that nobody has compared, such as imported ones, in the order of their keys.
 
-    None of them is dropped: staff wanted them. Returns their keys.
+    None of them is dropped: staff wanted them. `mark` tells their domains. Returns them as they were, and the domains.
     """
     waiting = TrainingDataItem.objects.filter(classifier=classifier, pk__gt=after).to_compare().order_by("pk")
     if not dry_run and connection.features.has_select_for_update_skip_locked:
@@ -127,13 +134,13 @@ def items_compare(classifier: Classifier, table: BandTable, *, after: int, dry_r
     items = list(waiting[:BATCH])
     named = item_records(items, classifier.input_fields)
     records = [replace(record, skeletons=skeletons(record.fields)) for record in named]
-    records = find_clusters(records, table, salt=classifier.pk)
+    records = mark(find_clusters(records, table, salt=classifier.pk))
     if isinstance(table, ImaginedBands):
         table.imagine_compared(records)
     else:
         table.add([(key, record.item_id) for record in records for key in record.keys if record.item_id is not None])
         _note_compared(records)
-    return [item.pk for item in items]
+    return [(item, record.domain) for item, record in zip(items, records, strict=True)]
 
 
 def items_forget(classifier: Classifier, table: BandTable) -> int:
@@ -147,9 +154,9 @@ def items_forget(classifier: Classifier, table: BandTable) -> int:
 
 def _note_compared(records: Iterable[Record]) -> None:
     table = connection.ops.quote_name(TrainingDataItem._meta.db_table)
-    rows = [(record.cluster, True, record.item_id) for record in records]
+    rows = [(record.cluster, record.domain, True, record.item_id) for record in records]
     with connection.cursor() as cursor:
-        cursor.executemany(f"UPDATE {table} SET cluster = %s, compared = %s WHERE id = %s", rows)  # noqa: S608
+        cursor.executemany(f"UPDATE {table} SET cluster = %s, domain = %s, compared = %s WHERE id = %s", rows)  # noqa: S608
 
 
 def _skeletons(fields: Mapping[str, str], names: Sequence[str]) -> Fields:

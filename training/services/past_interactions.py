@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from interactions.importing import PastInteraction, past_id, past_record
-from interactions.models import UserInteraction
+from interactions.models import Feedback, UserInteraction
 from interactions.services import pseudonym_of
 from kalimtak.core import audit, jobs
 from kalimtak.core.crashpoints import crashpoint
@@ -24,10 +24,13 @@ from registry.models import Classifier, ModelVersion
 from training.etl.clean import text_problem
 from training.models import Dataset
 from training.past import (
+    ANYWHERE,
     PSEUDONYM,
+    SOURCE,
     PastColumns,
     RowRefused,
     confidence_of,
+    hour_told,
     moment_of,
     name_of,
     past_columns,
@@ -44,7 +47,10 @@ if TYPE_CHECKING:
 
 EXPORTED = 1_000  # rows read at once
 COLUMNS_BEFORE = ("id", "created_at", "classifier", "model_version")
-COLUMNS_AFTER = ("label", "confidence", "rating", "comment", "correct_label", "reviewed_label", "pseudonym")
+COLUMNS_AFTER = (
+    *("label", "confidence", "rating", "comment", "correct_label", "feedback_source", "feedback_at"),
+    *("reviewed_label", "pseudonym"),
+)
 
 
 @dataclass
@@ -125,6 +131,10 @@ class _Reader:
         if not PSEUDONYM.fullmatch(pseudonym):
             pseudonym = pseudonym_of(subject) if subject else ""
         moment = moment_of(told("created_at"), self.now)
+        giver = name_of(told("source"))
+        if not SOURCE.fullmatch(giver):
+            giver = ""
+        said_at = moment_of(told("said_at"), self.now) if "said_at" in self.columns.named else hour_told(moment)
         version = self._version(classifier, name_of(told("version")))
         comment = "" if told("comment") is None else str(told("comment")).replace("\x00", "")[:4_000]
         judgement = {self.columns.named.get(key) for key in ("rating", "comment", "correct_label")}
@@ -139,10 +149,12 @@ class _Reader:
             confidence=confidence_of(told("confidence")),
             created_at=moment or self.now,
             pseudonym=pseudonym,
-            source=f"subject:{pseudonym}"[:80] if pseudonym else f"import:{self.dataset.actor}"[:80],
+            source=giver or (f"subject:{pseudonym}" if pseudonym else importer_of(self.dataset)),
+            is_certain=giver.startswith(ANYWHERE),
             rating=rating_of(told("rating")),
             comment=comment,
             correct_label=correction,
+            said_at=said_at,
         )
 
     def _classifier(self, slug: str) -> "tuple[Classifier, LabelRules]":
@@ -184,6 +196,11 @@ class _Reader:
             return UUID(said)
         except ValueError:
             return past_id(moment, classifier.slug, said or row)
+
+
+def importer_of(dataset: Dataset) -> str:
+    """The source of words of which the file does not tell whose they are."""
+    return f"import:{dataset.actor}"[:80]
 
 
 def _open(dataset: Dataset) -> _Reader:
@@ -303,7 +320,7 @@ def _record_rows(
             continue
         read = reader.read(chunk)[0]
         with effect():
-            wrote = past_record(read)
+            wrote = past_record(read, importer=importer_of(dataset))
             for name, count in wrote._asdict().items():
                 setattr(outcome, name, getattr(outcome, name) + count)
             checkpoint.chunks = number
@@ -327,12 +344,15 @@ def interactions_columns(classifier: Classifier | None) -> list[str]:
 
 
 def interactions_to_export(classifier: Classifier | None = None) -> Iterator[dict[str, Any]]:
-    """Every interaction with its newest feedback, as flat rows in the order of their ids. Who asked is a pseudonym."""
+    """Every interaction with its newest feedback, as flat rows in the order of their ids. Who asked is a pseudonym, and
+    who gave the feedback is named as the table names its source."""
     rows = UserInteraction.objects.select_related("classifier", "version__classifier", "subject").order_by("pk")
     rows = rows.filter(classifier=classifier) if classifier else rows
     after: UUID | None = None
     while some := list((rows.filter(pk__gt=after) if after else rows)[:EXPORTED]):
+        spoken = _newest_feedback(some)
         for row in some:
+            feedback = spoken.get(row.pk)
             yield {
                 **row.fields,
                 "id": str(row.pk),
@@ -344,7 +364,20 @@ def interactions_to_export(classifier: Classifier | None = None) -> Iterator[dic
                 "rating": row.rating,
                 "comment": row.comment,
                 "correct_label": row.correction,
+                "feedback_source": feedback.source if feedback else "",
+                "feedback_at": feedback.said_at.isoformat() if feedback and feedback.said_at else "",
                 "reviewed_label": row.reviewed_label,
                 "pseudonym": row.subject.pseudonym if row.subject else "",
             }
         after = some[-1].pk
+
+
+def _newest_feedback(rows: Sequence[UserInteraction]) -> dict[UUID, Feedback]:
+    """{interaction: the newest feedback that says what the interaction shows}."""
+    shown = {row.pk: (row.rating, row.comment, row.correction) for row in rows}
+    spoken = Feedback.objects.filter(interaction__in=shown).order_by("updated_at", "pk")
+    return {
+        one.interaction_id: one
+        for one in spoken
+        if shown[one.interaction_id] == (one.rating, one.comment, one.correct_label)
+    }

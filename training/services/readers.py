@@ -124,10 +124,10 @@ class SecondOpinion:
         return record.doubted("second_opinion", said)
 
 
-def read_domains(reader: Reader, records: Sequence[Record]) -> list[Record]:
-    """The records with the label that a domain classifier is sure of; "" where it is not."""
+def read_domains(reader: Reader, records: Sequence[Record]) -> list[Record] | None:
+    """The records with the label that a domain classifier is sure of, or "". None where it cannot answer."""
     readings = reader.read(records)
     if readings is None:
-        return list(records)
+        return None
     pairs = zip(records, readings, strict=True)
     return [replace(record, domain=reading.label[:60] if reading.is_sure else "") for record, reading in pairs]

@@ -1,10 +1,11 @@
 """Whose word becomes a label: floods are held back, people who agree count, nobody approves what is their own."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
@@ -18,10 +19,11 @@ from kalimtak.core.alerts import alert_open, alert_over
 from kalimtak.core.errors import Unavailable
 from registry.models import Classifier
 from registry.recipe import ReviewPolicy
-from training.etl import Record
+from training.etl import Dropped, Record, Step
 from training.etl.extract import waiting_candidates, waiting_feedback
 from training.etl.load import LIVE
 from training.etl.trust import (
+    IMPORT,
     PEOPLE,
     QUARANTINING,
     STEP,
@@ -40,6 +42,14 @@ WAITS_FOR_PEOPLE = "Waits until enough people say the same, or a reviewer."
 _CHUNK = 500
 
 
+class Left(NamedTuple):
+    """How many items left quarantine: those that wait for review now, and those that a live item repeats, which were
+    rejected."""
+
+    waiting: int
+    duplicates: int
+
+
 class Trust:
     """What one curation of a classifier believes; made before its first batch, from what waits and the hour before."""
 
@@ -47,11 +57,17 @@ class Trust:
         self.classifier, self.dry_run = classifier, dry_run
         self.needed = int(policy.approve.removeprefix("agree:")) if policy.approve.startswith("agree:") else 0
         self.suspicions = _suspicions(classifier, policy.burst)
+        released, self._rejected = _decided_in_quarantine(classifier, self.suspicions)
+        for key in released:
+            del self.suspicions[key]
         self._said: list[Record] = []
 
-    def hold_back(self, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-        """The records that go on, with how many sources agree on each, and those for quarantine."""
+    def hold_back(self, records: Sequence[Record]) -> tuple[Step, list[Record]]:
+        """The records that go on, with how many sources agree on each, and those for quarantine. Words of a flood that
+        were rejected there, and are said once more, are dropped."""
         going, held = hold_back(records, self.suspicions)
+        again = [one for one in held if one.feedback_id in self._rejected]
+        dropped = [Dropped(one, "refused_before", "It was rejected in quarantine.") for one in again]
         self._said = [record for record in going if is_person(record)]
         sources: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for record in self._said:
@@ -60,7 +76,8 @@ class Trust:
             for pair, known in _known_sources(self.classifier, sources).items():
                 sources[pair] |= known
         counted = {pair: len(names) for pair, names in sources.items()}
-        return [replace(one, agreeing=counted.get((one.content_hash, one.label), 1)) for one in going], held
+        kept = [replace(one, agreeing=counted.get((one.content_hash, one.label), 1)) for one in going]
+        return Step(kept, dropped), [one for one in held if one.feedback_id not in self._rejected]
 
     def agreed(self, record: Record) -> bool:
         """Whether as many people said the same as `agree:N` asks for."""
@@ -93,7 +110,7 @@ class Trust:
     def recall(self) -> int:
         """Put in quarantine what an earlier curation approved of a flood that was not yet one; how many items.
 
-        What a reviewer has looked at stays, and so does the golden set.
+        What a reviewer has looked at or let out of quarantine stays, and so does the golden set.
         """
         wanted = [key for key, suspicion in self.suspicions.items() if suspicion.kind in QUARANTINING]
         if self.dry_run or not wanted:
@@ -104,7 +121,7 @@ class Trust:
             rows = Feedback.objects.filter(pk__in=[pk for kind, pk in chunk if kind == "feedback"])
             said = set(rows.exclude(curated_at=None).values_list("interaction_id", "source"))
             items = TrainingDataItem.objects.filter(status__in=[Status.APPROVED, Status.REVIEW], reviews=None)
-            items = items.exclude(split=TrainingDataItem.Split.TEST)
+            items = items.filter(left_quarantine_at=None).exclude(split=TrainingDataItem.Split.TEST)
             given = items.filter(interaction__in={interaction for interaction, _ in said})
             keys = [pk for pk, *word in given.values_list("pk", "interaction_id", "source") if tuple(word) in said]
             keys += items.filter(pk__in=[pk for kind, pk in chunk if kind == "item"]).values_list("pk", flat=True)
@@ -141,10 +158,33 @@ def _suspicions(classifier: Classifier, burst: int) -> dict[tuple[str, int], Sus
     return watch.judge(words, _first_heard(watch.crowded_sources(words)))
 
 
+def _decided_in_quarantine(
+    classifier: Classifier, suspicions: Mapping[tuple[str, int], Suspicion]
+) -> tuple[set[tuple[str, int]], set[int]]:
+    """Of the words that belong into quarantine: those that a person released from it, and the ids of the feedback that
+    a person rejected there."""
+    released: set[tuple[str, int]] = set()
+    rejected: set[int] = set()
+    keys = [pk for (kind, pk), suspicion in suspicions.items() if kind == "feedback" and suspicion.kind in QUARANTINING]
+    left = TrainingDataItem.objects.filter(classifier=classifier).exclude(left_quarantine_at=None)
+    for start in range(0, len(keys), _CHUNK):
+        rows = Feedback.objects.filter(pk__in=keys[start : start + _CHUNK])
+        said = {tuple(word): pk for pk, *word in rows.values_list("pk", "interaction_id", "source", "correct_label")}
+        items = left.filter(interaction__in={interaction for interaction, *_ in said})
+        for status, *word in items.values_list("status", "interaction_id", "source", "label"):
+            if (pk := said.get(tuple(word))) is None:
+                continue
+            if status == Status.REJECTED:
+                rejected.add(pk)
+            else:
+                released.add(("feedback", pk))
+    return released, rejected
+
+
 def _since(classifier: Classifier) -> datetime | None:
     """An hour before the first label that waits; None where none does."""
     first = [
-        waiting_feedback(classifier).exclude(correct_label="").aggregate(first=Min("updated_at"))["first"],
+        waiting_feedback(classifier).exclude(correct_label="").aggregate(first=Min("said_at"))["first"],
         waiting_candidates(classifier).aggregate(first=Min("created_at"))["first"],
     ]
     known = [moment for moment in first if moment is not None]
@@ -156,14 +196,17 @@ def _words(classifier: Classifier, since: datetime) -> Iterator[Word]:
     corrections = Feedback.objects.filter(
         interaction__classifier=classifier,
         interaction__kind=UserInteraction.Kind.CLASSIFY,
-        updated_at__gte=since,
+        said_at__gte=since,
     ).exclude(correct_label="")
-    columns = ("pk", "source", "interaction__api_key_id", "updated_at", "interaction__fields", "correct_label")
-    rows = corrections.values_list(*columns, "interaction__label", "interaction__labels")
-    for pk, source, key, at, fields, label, answered, several in rows.iterator(chunk_size=2_000):
+    columns = ("pk", "source", "trusted", "said_at", "correct_label")
+    asked = ("api_key_id", "source", "fields", "label", "labels")
+    rows = corrections.values_list(*columns, *(f"interaction__{name}" for name in asked))
+    for pk, source, trusted, at, label, key, came, fields, answered, several in rows.iterator(chunk_size=2_000):
         if label != (several or answered):
             texts = tuple(fields.get(name, "") for name in classifier.input_fields)
-            yield Word(("feedback", pk), source, f"key {key}" if key else "", at, texts, label)
+            imported = came == UserInteraction.Source.IMPORTED and trusted
+            channel = IMPORT if imported else f"key {key}" if key else ""
+            yield Word(("feedback", pk), source, channel, at, texts, label)
     examples = TrainingDataItem.objects.filter(
         classifier=classifier, origin=TrainingDataItem.Origin.EXAMPLE, created_at__gte=since
     )
@@ -174,12 +217,13 @@ def _words(classifier: Classifier, since: datetime) -> Iterator[Word]:
 
 
 def _first_heard(sources: set[str]) -> dict[str, datetime]:
-    """When each source gave its first feedback of all."""
+    """When each source gave its first feedback of all, here or in what was imported."""
     found: dict[str, datetime] = {}
     names = sorted(sources)
     for start in range(0, len(names), _CHUNK):
         rows = Feedback.objects.filter(source__in=names[start : start + _CHUNK]).order_by()
-        found |= dict(rows.values_list("source").annotate(first=Min("created_at")))
+        for source, written, said in rows.values_list("source").annotate(Min("created_at"), Min("said_at")):
+            found[source] = min(written, said or written)
     return found
 
 
@@ -218,23 +262,25 @@ def quarantine_tell(classifier: Classifier) -> None:
     alert_open(FLOOD, classifier.slug, message)
 
 
-def quarantine_release(items: "QuerySet[TrainingDataItem]", *, reviewer: AbstractBaseUser) -> int:
+def quarantine_release(items: "QuerySet[TrainingDataItem]", *, reviewer: AbstractBaseUser) -> Left:
     """Let items wait for review like others; how many. What a live item says already is rejected as its duplicate.
 
-    A reviewer's own items stay.
+    A reviewer's own items stay. What was released stays so, even where its flood goes on.
     """
     return _leave_quarantine(items, reviewer, Status.REVIEW, "Released from quarantine by {}.")
 
 
 def quarantine_reject(items: "QuerySet[TrainingDataItem]", *, reviewer: AbstractBaseUser) -> int:
     """Reject items that lie in quarantine; how many."""
-    return _leave_quarantine(items, reviewer, Status.REJECTED, "Rejected in quarantine by {}.")
+    return sum(_leave_quarantine(items, reviewer, Status.REJECTED, "Rejected in quarantine by {}."))
 
 
-def _leave_quarantine(items: "QuerySet[TrainingDataItem]", reviewer: AbstractBaseUser, status: str, reason: str) -> int:
+def _leave_quarantine(
+    items: "QuerySet[TrainingDataItem]", reviewer: AbstractBaseUser, status: str, reason: str
+) -> Left:
     name = reviewer.get_username()
     keys = list(items.filter(status=Status.QUARANTINED).values_list("pk", flat=True))
-    done, classifiers = 0, set()
+    left, classifiers = Left(0, 0), set()
     for start in range(0, len(keys), _CHUNK):
         with transaction.atomic():
             rows = TrainingDataItem.objects.filter(pk__in=keys[start : start + _CHUNK], status=Status.QUARANTINED)
@@ -242,28 +288,32 @@ def _leave_quarantine(items: "QuerySet[TrainingDataItem]", reviewer: AbstractBas
             if status == Status.REVIEW:
                 own = own_items([item.pk for item in locked], reviewer)
                 locked = [item for item in locked if item.pk not in own]
+            duplicates = 0
             for item in locked:
-                _leave(item, status, reason.format(name))
+                duplicates += _leave(item, status, reason.format(name))
                 classifiers.add(item.classifier)
             if locked:
-                audit.record(
-                    name, f"quarantine.{'release' if status == Status.REVIEW else 'reject'}", f"{len(locked)} items"
-                )
-        done += len(locked)
+                action = f"quarantine.{'release' if status == Status.REVIEW else 'reject'}"
+                audit.record(name, action, f"{len(locked)} items", duplicates=duplicates)
+        left = Left(left.waiting + len(locked) - duplicates, left.duplicates + duplicates)
     for classifier in classifiers:
         quarantine_tell(classifier)
-    return done
+    return left
 
 
-def _leave(item: TrainingDataItem, status: str, reason: str) -> None:
+def _leave(item: TrainingDataItem, status: str, reason: str) -> bool:
+    """Whether a live item says the same, so that this one was rejected rather than released."""
     live = TrainingDataItem.objects.filter(
         classifier=item.classifier, content_hash=item.content_hash, label=item.label, status__in=LIVE
     )
-    if status == Status.REVIEW and live.exists():
+    is_duplicate = status == Status.REVIEW and live.exists()
+    if is_duplicate:
         status, reason = Status.REJECTED, "The same text is an item with this label already."
-    item.status, item.reason = status, reason
-    item.decided_at = None if status == Status.REVIEW else timezone.now()
-    item.save(update_fields=["status", "reason", "decided_at"])
+    now = timezone.now()
+    item.status, item.reason, item.left_quarantine_at = status, reason, now
+    item.decided_at = None if status == Status.REVIEW else now
+    item.save(update_fields=["status", "reason", "decided_at", "left_quarantine_at"])
+    return is_duplicate
 
 
 # Own items --------------------------------------------------------------------------------------------------------

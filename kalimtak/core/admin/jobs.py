@@ -1,10 +1,13 @@
 """The job ledger: what is waiting, at work and done, with live progress and a way to stop it."""
 
+import json
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
@@ -14,6 +17,8 @@ from kalimtak.core.admin.confirm import ConfirmedAction, Outcome
 from kalimtak.core.admin.display import actor_of, duration, state_label, when
 from kalimtak.core.admin.panels import Panel
 from kalimtak.core.models import Job
+
+SILENT = timedelta(seconds=1.5 * jobs.HEARTBEAT_SECONDS)
 
 
 class ProgressPanel(Panel):
@@ -40,7 +45,7 @@ class ProgressPanel(Panel):
 
 
 class ResultPanel(Panel):
-    """What a finished job reported, a line per entry."""
+    """What a finished job reported, a line per entry; none for an empty table."""
 
     name = "result"
     title = _("Result")
@@ -50,7 +55,7 @@ class ResultPanel(Panel):
         return bool(obj.result)
 
     def context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        shown = ((name, value) for name, value in obj.result.items() if not is_nested(value))
+        shown = ((name, value) for name, value in obj.result.items() if not is_nested(value) and value != {})
         return {"rows": [(name.replace("_", " "), value) for name, value in shown]}
 
 
@@ -61,8 +66,13 @@ def is_nested(value: Any) -> bool:
 
 def progress_words(job: Job) -> list[str]:
     """What stands under the bar: the job's own note, and what its times tell."""
-    words = [job.note] if job.note else []
-    if not job.note.endswith(" left") and (left := remaining(job)):  # the job may know better
+    silence = silence_of(job)
+    tells_the_rest = job.note.endswith(" left")  # the job may know better
+    note = job.note.rpartition(", ")[0] if silence and tells_the_rest else job.note
+    words = [note] if note else []
+    if silence:
+        words.append(_("no sign of life for %(time)s") % {"time": duration(silence.total_seconds())})
+    elif not tells_the_rest and (left := remaining(job)):
         words.append(_("about %(time)s left") % {"time": left})
     if job.finished_at and job.started_at:
         words.append(_("took %(time)s") % {"time": duration((job.finished_at - job.started_at).total_seconds())})
@@ -73,12 +83,32 @@ def progress_words(job: Job) -> list[str]:
     return words
 
 
+def silence_of(job: Job) -> timedelta | None:
+    """For how long nothing was heard of the process of a running job; None where that is nothing unusual."""
+    heard = jobs.last_sign_of(job)
+    silence = timezone.now() - heard if heard else timedelta(0)
+    return silence if silence > SILENT else None
+
+
 def remaining(job: Job) -> str:
-    """The time left if the rest goes as fast as what is done; empty before a twentieth is done."""
-    if job.state != Job.State.RUNNING or job.started_at is None or job.progress < 0.05:
+    """The time left if the rest goes as fast as what this attempt did; empty before that is a twentieth.
+
+    Measured at the last sign of life, so that it falls while none comes.
+    """
+    done, heard = job.progress - job.progress_before, jobs.last_sign_of(job)
+    if heard is None or job.started_at is None or done < 0.05:
         return ""
-    spent = (timezone.now() - job.started_at).total_seconds()
-    return duration(spent * (1 - job.progress) / job.progress)
+    spent = (heard - job.started_at).total_seconds()
+    return duration(spent * (1 - job.progress) / done - (timezone.now() - heard).total_seconds())
+
+
+def as_word(value: Any) -> str:
+    """A parameter as a person reads it."""
+    if isinstance(value, bool):
+        return str(_("yes") if value else _("no"))
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return "–" if value in ("", None) else str(value)
 
 
 class CancelJob(ConfirmedAction):
@@ -116,7 +146,7 @@ class JobAdmin(ReadOnlyModelAdmin):
     confirmed_actions = [CancelJob()]
     empty_text = _("Nothing has been asked for yet. Imports, curation and training appear here.")
     fieldsets = [
-        (None, {"fields": ["kind", "actor", "params"]}),
+        (None, {"fields": ["kind", "actor", "asked_for"]}),
         (
             _("Ledger"),
             {
@@ -134,6 +164,13 @@ class JobAdmin(ReadOnlyModelAdmin):
     @admin.display(description=_("progress"))
     def progress_shown(self, job: Job) -> str:
         return f"{job.progress:.0%}"
+
+    @admin.display(description=_("parameters"))
+    def asked_for(self, job: Job) -> SafeString | str:
+        asked = {name: value for name, value in job.params.items() if name != jobs.RESUME}
+        rows = [(name.replace("_", " "), as_word(value)) for name, value in asked.items()]
+        lines = format_html_join("", "<dt>{}</dt><dd><bdi>{}</bdi></dd>", rows)
+        return format_html('<dl class="k-facts">{}</dl>', lines) if rows else "–"
 
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, job: Job) -> Any:

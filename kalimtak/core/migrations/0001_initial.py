@@ -90,6 +90,7 @@ class Migration(migrations.Migration):
                 ('owner', models.CharField(blank=True, help_text='host:pid of the process at work', max_length=200, verbose_name='owner')),
                 ('slot', models.CharField(blank=True, help_text='host:device where only one may run', max_length=200, verbose_name='slot')),
                 ('progress', models.FloatField(default=0.0, help_text='0 to 1', verbose_name='progress')),
+                ('progress_before', models.FloatField(default=0.0, help_text='what earlier attempts had done', verbose_name='progress before')),
                 ('note', models.CharField(blank=True, max_length=300, verbose_name='note')),
                 ('result', models.JSONField(blank=True, null=True, verbose_name='result')),
                 ('error', models.TextField(blank=True, verbose_name='error')),

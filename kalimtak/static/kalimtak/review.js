@@ -1,5 +1,5 @@
 // The desk's keys: 1-9 choose a label, a approves, r rejects, s skips, u undoes, g gives the labels chosen.
-// They press what is on the page.
+// They press what is on the page, whatever script the keyboard writes.
 "use strict";
 
 const TWICE_MS = 200; // the same key again so soon was meant once
@@ -8,13 +8,33 @@ let last = { key: "", at: 0 };
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const target = document.querySelector(`#k-desk [data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+  const key = keyOf(event);
+  const target = document.querySelector(`#k-desk [data-key="${CSS.escape(key)}"]`);
   if (!target) return;
   event.preventDefault();
-  const isTwice = event.key === last.key && event.timeStamp - last.at < TWICE_MS;
-  last = { key: event.key, at: event.timeStamp };
+  const isTwice = key === last.key && event.timeStamp - last.at < TWICE_MS;
+  last = { key, at: event.timeStamp };
   if (!isTwice) target.click();
 });
+
+// What the key writes, where that is a Latin letter or a digit of any script: so AZERTY and Dvorak keep their own
+// places. An Arabic or Cyrillic letter, or a sign in the row of digits, counts for what a Latin keyboard has there.
+function keyOf(event) {
+  const key = event.key.toLowerCase();
+  if (/^\p{Nd}$/u.test(key)) return digitOf(key);
+  const isNamed = /^[a-z]\w*$/.test(key) && key !== "process"; // "a", "enter", "end"; not what an input method takes
+  const [, letter, digit] = /^(?:Key([A-Z])|(?:Digit|Numpad)([1-9]))$/.exec(event.code) ?? [];
+  if (isNamed || (digit && event.shiftKey)) return key; // "!" is no 1
+  return letter?.toLowerCase() ?? digit ?? key;
+}
+
+// Each script has its digits in one row from 0 to 9, and rows that touch are whole ones.
+function digitOf(key) {
+  const point = key.codePointAt(0);
+  let first = point;
+  while (/\p{Nd}/u.test(String.fromCodePoint(first - 1))) first -= 1;
+  return String((point - first) % 10);
+}
 
 // The item after the one on the screen lies in `ahead`. A verdict shows it at once, and the server's answer to the
 // verdict brings the one after that. Without an answer, or without this script, the forms lead from page to page.

@@ -25,7 +25,7 @@ class Command(KalimtakCommand):
             ).to_dict()
         if not options["dry_run"]:
             services.queue_rank_later(classifier, actor="command line")
-        reasons, shares = stats.pop("reasons"), stats.pop("shares")
+        reasons, shares, notes = stats.pop("reasons"), stats.pop("shares"), stats.pop("notes")
         title = "Curation (nothing was written)" if options["dry_run"] else "Curation"
         self.table(title, ("", "count"), list(stats.items()))
         if reasons:
@@ -38,3 +38,5 @@ class Command(KalimtakCommand):
             ]
             if rows:
                 self.table(f"Shares of {slug}", ("", "name", "before", "after"), rows)
+        for slug, note in notes.items():
+            self.stdout.write(f"{slug}: {note}")

@@ -16,17 +16,24 @@ DIGEST_LEAST = 8
 
 
 class Command(KalimtakCommand):
-    help = "Writes the items of a classifier, or of a snapshot, as CSV, JSONL or Parquet by the file's extension."
+    help = (
+        "Writes the approved items of a classifier, or those of a snapshot, as CSV, JSONL or Parquet by its extension."
+    )
     example = "manage.py export_dataset emotion emotion.csv"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("which", metavar="SLUG|SNAPSHOT", help="a classifier's slug, or a snapshot's digest")
         parser.add_argument("file", type=Path)
+        parser.add_argument(
+            "--unreviewed",
+            action="store_true",
+            help="also items that wait for review, with status=review; an import lets them wait again",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         classifier = Classifier.objects.filter(slug=options["which"]).first()
         if classifier is not None:
-            rows, last = services.items_to_export(classifier), "status"
+            rows, last = services.items_to_export(classifier, unreviewed=options["unreviewed"]), "status"
         else:
             snapshot = _snapshot(options["which"])
             classifier, rows, last = snapshot.classifier, services.snapshot_to_export(snapshot), "weight"

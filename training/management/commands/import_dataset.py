@@ -91,6 +91,9 @@ class Command(KalimtakCommand):
             write(f"Personal data in {personal:,} of the first {looked:,} rows ({kinds}); --redact replaces it.")
         if dropped := report["dropped_count"]:
             write(f"{dropped:,} rows left out by their label: {_counts(report['dropped'])}.")
+        if report["fields"]["status"]:
+            skipped = f"; left out {_counts(report['skipped'])}" if report["skipped"] else ""
+            write(f"{report['unreviewed']:,} rows are not approved yet and wait for review{skipped}.")
         write(f"Scripts: {_counts(report['scripts'])}. Languages: {_counts(report['languages']) or 'not known'}.")
         rows = [(label, f"{count:,}") for label, count in report["labels"].items()]
         self.table("Labels", ("label", "rows"), rows[:50])
