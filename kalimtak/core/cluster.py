@@ -12,12 +12,14 @@ seconds it has left in `timer`, -1 while it is idle.
 import ctypes
 import functools
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import time
 import uuid
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 from django.db import connections
 from django.utils import timezone
@@ -35,6 +37,7 @@ PULSE_ID = "pulse"  # where other tasks have the key of their row
 PULSE, IDLE, BUSY, ASKING, ANSWERED = b"p", b"i", b"b", b"d", b"r"
 AWAY_SECONDS = 2.0  # between two questions to a database that is away
 CONNECTION_SECONDS = 60
+TIMER_SECONDS = 2.0  # to wait for a timer's lock, which is held for far less
 _PR_SET_PDEATHSIG = 1
 
 
@@ -88,6 +91,38 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         busy = [worker.timer.get_obj().value > 0 for worker in self.pool]
         self._line.say(BUSY if busy and all(busy) else IDLE)
         return super().status()
+
+    def spawn_worker(self) -> None:
+        timer = multiprocessing.Value("f", -1, lock=TimerLock())  # type: ignore[call-overload]
+        self.spawn_process(cluster.worker, self.task_queue, self.result_queue, timer, self.timeout)
+
+
+class TimerLock:
+    """The lock of a worker's timer, given up where nobody gives it back.
+
+    A worker holds it whenever it ends a task. If it is killed then, the guard would wait for ever, start no other
+    worker and say nothing any more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = multiprocessing.RLock()
+        self._patience = TIMER_SECONDS
+
+    def acquire(self) -> bool:
+        taken = self._lock.acquire(timeout=self._patience)
+        self._patience = TIMER_SECONDS if taken else 0.0  # once is enough: the guard asks several times a cycle
+        return taken
+
+    def release(self) -> None:
+        with suppress(AssertionError):  # it was not taken
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class Broker(ORM):  # type: ignore[misc]

@@ -52,6 +52,7 @@ for line in sys.stdin:
 """
 
 REAP_SECONDS = 2.5  # what a supervisor takes to start where the machine is busy
+QUIET_SECONDS = 0.2  # in which one who waits for work does nothing
 
 
 class ConsoleError(Exception):
@@ -94,15 +95,18 @@ class Console:
 class Worker:
     """A queue cluster under its watchdog, found through the file that the watchdog leaves."""
 
-    def __init__(self, installation: Installation, *arguments: str, cluster: str = "default") -> None:
+    def __init__(
+        self, installation: Installation, *arguments: str, cluster: str = "default", wait: bool = True
+    ) -> None:
         self.watchdog = installation.start(
             "qcluster", "--stuck-after", "3", *arguments, name=f"worker-{cluster}", Q_CLUSTER_NAME=cluster
         )
         self.file = Path(installation.environment["KALIMTAK_VAR"]) / "run" / f"qcluster-{cluster}.json"
-        self.wait_until_it_beats()
+        if wait:
+            self.wait_until_it_beats()
 
     def wait_until_it_beats(self) -> None:
-        """Its first pulse has gone through."""
+        """All its processes are there, and its guard has spoken."""
         wait_until(lambda: len(self.helpers) == 4 and self.pulse > self.started, 60, what="a cluster")
 
     @property
@@ -139,11 +143,24 @@ class Worker:
         return [leader, *(each for each in below if os.getpgid(each.pid) == leader.pid)]
 
     def freeze(self) -> list[psutil.Process]:
-        """Kill both workers, one of which holds the lock of the queue while it waits for work."""
+        """Kill both workers while one of them holds the lock of the queue, which is lost with it."""
         group = self.group()
-        for worker in self.helpers[:2]:
-            worker.kill()
+        wait_until(self._kill_waiting_workers, 60, every=0.3, what="workers that wait for work")
         return group
+
+    def _kill_waiting_workers(self) -> bool:
+        """A worker that is still starting or has just been given a pulse holds no lock; were both killed like that, the
+        guard would replace them and all would go on. So no pulse may come while they are looked at."""
+        *workers, _, pusher = self.helpers
+        pusher.suspend()
+        try:
+            if not stand_by(workers):
+                return False
+            for worker in workers:
+                worker.kill()
+            return True
+        finally:
+            pusher.resume()
 
     def wait_until_replaced(self, group: list[psutil.Process]) -> None:
         wait_until(lambda: self.state["child"] != group[0].pid, 30, what="another cluster")
@@ -157,6 +174,17 @@ class Worker:
         assert self.watchdog.wait(30) == 0
         assert not self.file.exists()
         return time.monotonic() - began
+
+
+def stand_by(processes: list[psutil.Process]) -> bool:
+    """Whether all are asleep and stay so: a process that starves for a processor counts as running."""
+    woken = [each.num_ctx_switches() for each in processes]
+    until = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < until:
+        if any(each.status() != psutil.STATUS_SLEEPING for each in processes):
+            return False
+        time.sleep(0.05)
+    return [each.num_ctx_switches() for each in processes] == woken
 
 
 class Load:

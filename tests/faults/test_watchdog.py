@@ -1,15 +1,17 @@
 """A queue cluster that is stuck is noticed and started again; one that is only busy is left alone."""
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from kalimtak.core.cluster import ANSWERED, ASKING, BUSY, IDLE, PULSE
+from kalimtak.core.cluster import ANSWERED, ASKING, BUSY, IDLE, PULSE, TIMER_SECONDS, TimerLock
 from kalimtak.core.watchdog import DATABASE_SECONDS, Progress
 from tests.faults.scene import Console, Worker
 from tests.installation import Installation
@@ -134,6 +136,40 @@ def test_a_frozen_cluster_is_started_again_and_takes_what_waits(installation: In
     (noted,) = restarts_noted(ask)
     assert "cluster default@" in noted and "no task got through" in noted
     assert worker.stop() < 10
+
+
+@pytest.mark.postgres
+def test_a_cluster_whose_workers_are_killed_as_they_start_goes_on(installation: Installation, ask: Console) -> None:
+    """Whatever they were at, a lock of the guard's included: others take their place, or all is started again."""
+    worker = Worker(installation, wait=False)
+    wait_until(lambda: len(worker.helpers) == 4, 60, every=0.001, what="workers that start")
+    killed = time.time()
+    for each in worker.helpers[:2]:
+        each.kill()
+    wait_until(lambda: worker.pulse > killed + 4, 45, what="a pulse of those that follow")
+    enqueue(ask, ("time.sleep", 0))
+    wait_until(lambda: waiting(ask) == 0, 30, what="an empty queue")
+
+
+def test_the_lock_of_a_killed_workers_timer_is_given_up() -> None:
+    timer = multiprocessing.Value("f", -1, lock=TimerLock())
+    holder = multiprocessing.get_context("fork").Process(target=hold, args=(timer,))
+    holder.start()
+    wait_until(lambda: timer.get_obj().value == 7, what="a lock that is held")
+    holder.kill()
+    holder.join()
+    began = time.monotonic()
+    with timer.get_lock():
+        assert timer.value == 7
+        timer.value -= 1
+    assert TIMER_SECONDS <= time.monotonic() - began < 3 * TIMER_SECONDS
+    assert timer.get_obj().value == 6
+
+
+def hold(timer: Any) -> None:
+    with timer.get_lock():
+        timer.get_obj().value = 7
+        time.sleep(60)
 
 
 def test_workers_that_are_busy_for_long_are_left_alone(installation: Installation, ask: Console) -> None:
