@@ -177,9 +177,8 @@ def run_everything(
     """Both databases side by side, then by itself what measures time or needs the whole machine.
 
     The fault tests are passes of their own, one after the other: they mostly wait for what they killed, while the
-    others keep the cores busy. What knows no database comes after PostgreSQL's share, which is the smaller one, since
-    nothing is repeated there that a database makes no difference to. Where nothing was left to run by itself no pass is
-    begun for it.
+    others keep the cores busy. What knows no database comes after them, since they end first. Where nothing was left to
+    run by itself no pass is begun for it.
     """
     arguments = ["--durations=25", *arguments]
     rest = [*arguments, *(f"--ignore={path}" for path in (FAULTS, *PURE))]
@@ -191,7 +190,6 @@ def run_everything(
     together = [
         Pass("sqlite", sqlite, "not alone", folder, rest),
         Pass("postgresql", server, "not alone and not own_servers", folder, rest),
-        Pass("pure", sqlite, "not alone", folder, pure),
         Pass("sqlite-faults", sqlite, "not alone", folder, faults),
         Pass(
             "postgresql-faults",
@@ -200,12 +198,13 @@ def run_everything(
             folder,
             faults,
         ),
+        Pass("pure", sqlite, "not alone", folder, pure),
     ]
-    statuses = side_by_side([together[:1], together[1:3], together[3:]])
+    statuses = side_by_side([together[:1], together[1:2], together[2:]])
     alone = []
     for on_it, environment, marked in (
-        ([together[0], together[2], together[3]], sqlite, "alone"),
-        ([together[1], together[4]], server, "alone and not own_servers"),
+        ([together[0], together[2], together[4]], sqlite, "alone"),
+        ([together[1], together[3]], server, "alone and not own_servers"),
     ):
         if files := sorted({file for each in on_it for file in each.files_left_for_alone()}):
             alone.append(Pass(f"{on_it[0].name}-alone", environment, marked, folder, [*arguments, *files]))

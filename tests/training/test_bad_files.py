@@ -42,7 +42,11 @@ BAD = {
     "a zip by another name": ("rows.csv", zipped(), "zip archive"),
     "a tar": ("rows.tar", b"x", "must end in"),
     "gzip within gzip": ("rows.csv.gz", gzip.compress(gzip.compress(b"a")), "is gzip by its content"),
-    "a gzip bomb": ("rows.csv.gz", gzip.compress(b"text,label\n" + b"a,glad\n" * 3_000_000), "once unpacked"),
+    "a gzip bomb": (
+        "rows.csv.gz",
+        gzip.compress(b"text,label\n" + (b"a" * 1_000 + b",glad\n") * 21_000),
+        "once unpacked",
+    ),
     "an endless first line": ("rows.csv", b"x" * 3_000_000, "header"),
     "a million columns": ("rows.csv", columns(300_000), "header"),
     "too many columns": ("rows.csv", columns(5_000), "5000 columns"),
@@ -214,6 +218,7 @@ def many_rows(path):
 
 
 @pytest.mark.slow
+@pytest.mark.own_servers  # or rather none: a process that only reads a file
 @pytest.mark.parametrize(
     ("name", "write"),
     [("rows.csv", a_line), ("rows.csv.gz", a_packed_line), ("rows.csv", many_rows), ("rows.jsonl", a_line)],
