@@ -61,7 +61,17 @@ TRAINERS = tuple(
     f"registry/families/{name}.py"
     for name in (
         *("adapters", "architecture", "batching", "crew", "devices", "dropout", "encoder_conversion", "export"),
-        *("finetune", "first_token", "graph_cache", "graph_export", "half_states", "learner", "memory", "parents"),
+        *(
+            "finetune",
+            "first_token",
+            "graph_cache",
+            "graph_export",
+            "half_states",
+            "learner",
+            "memory",
+            "parents",
+            "replays",
+        ),
         *("watch", "weights"),
     )
 )

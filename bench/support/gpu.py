@@ -40,13 +40,16 @@ def write_base(folder: str) -> dict[str, Any]:
     return {"folder": folder}
 
 
-def tune_repeated(name: str, texts: int, assignments: Sequence[str]) -> dict[str, Any]:
+def tune_repeated(name: str, texts: int, assignments: Sequence[str], *, replayed: bool = True) -> dict[str, Any]:
     """Seconds of fine-tuning family `name` on so many of the built-in texts, its epochs included, conversion left out.
 
-    Importing libraries does not count.
+    Importing libraries does not count. `replayed`: steps are CUDA graphs, as far as they can be.
     """
     import registry.families.finetune  # noqa: F401
+    from registry.families import replays
 
+    if not replayed:
+        replays.can_replay = lambda *_, **__: False
     with tempfile.TemporaryDirectory(prefix="kalimtak-bench-") as scratch:
         clock = Clock(Path(scratch), stops=True)
         request = _request(name, texts, assignments, Path(scratch), clock)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from registry.families.tokenisation import Tokens
 
-MULTIPLE = 2  # of which batches are long, in tokens
+MULTIPLE = 2  # tokens; of which batches are long on a CPU
 MEGABATCH = 50  # batches sorted together: enough to pad little, few enough to stay random
 
 
@@ -111,7 +111,7 @@ def sorted_batches(indices: Sequence[int], lengths: Sequence[int], batch_size: i
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads items to the longest among them, and that one to an even number of tokens.
+    """Pads items to the longest among them, and that one to a multiple of `multiple` tokens.
 
     The first batch of each length costs an extra 80 ms on a CPU, in which oneDNN writes code for products of this size;
     half as many lengths halve that, and products of an odd length cost as much as those of the next even one. `types`
@@ -121,6 +121,7 @@ class Collator:
     pad_id: int
     types: bool
     most: int
+    multiple: int = MULTIPLE
 
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` and perhaps `token_type_ids` (items, length); `truth`, `weights` (items,).
@@ -128,7 +129,7 @@ class Collator:
         `truth` is (items, labels) where a text may have several labels.
         """
         longest = max(len(item.tokens) for item in items)
-        shape = (len(items), min(-(-longest // MULTIPLE) * MULTIPLE, max(longest, self.most)))
+        shape = (len(items), min(-(-longest // self.multiple) * self.multiple, max(longest, self.most)))
         ids = torch.full(shape, self.pad_id, dtype=torch.long)
         mask = torch.zeros(shape, dtype=torch.long)
         types = torch.zeros(shape, dtype=torch.long)

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from registry.families import batching, replays
 from registry.families.architecture import longest_input, reads_token_types
 from registry.families.base import Example, FamilyError, FitRequest, Reporter, Silent, Stopped, check_length, first_line
 from registry.families.base_models import BaseModel
@@ -187,7 +188,12 @@ def _learn_and_write(task: _Task, seat: Seat, reporter: Reporter) -> Tuned:
         request,
         model,
         texts,
-        Collator(int(tokenizer.pad_token_id), reads_token_types(model, tokenizer), max_length),
+        Collator(
+            int(tokenizer.pad_token_id),
+            reads_token_types(model, tokenizer),
+            max_length,
+            replays.MULTIPLE if task.machine.device == "cuda" else batching.MULTIPLE,
+        ),
         machine=task.machine,
         crew=crew,
         parts=task.parts,

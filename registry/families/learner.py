@@ -8,6 +8,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments, get_linear_schedule_with_warmup
 
+from registry.families import replays
 from registry.families.base import FitRequest
 from registry.families.batching import Collator, Item, Items, LengthGroupedBatches, Shares, sorted_batches
 from registry.families.crew import Crew
@@ -67,6 +68,28 @@ class Learner(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self._positive = _positive(request, arguments.device)
+        per_update = training.gradient_accumulation_steps * parts
+        self._replays: replays.Replays | None = None
+        if replays.can_replay(model, machine, steps_per_update=per_update):
+            self._replays = replays.Replays(model.parameters(), self._mean_loss, replays.CudaRecorder())
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        if self._replays is not None:
+            if not model.training:  # going through all modules takes as long as a replay
+                model.train()
+            if (loss := self._replays.step(self._prepare_inputs(inputs))) is not None:
+                return loss
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _mean_loss(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        assert isinstance(self.model, torch.nn.Module)
+        loss: torch.Tensor = self.compute_loss(self.model, inputs)
+        return loss
 
     def compute_loss(
         self,
