@@ -2,7 +2,6 @@
 
 from django.contrib.auth.models import Group, Permission
 from django.db import transaction
-from django.db.models import Q
 
 LOOK = (
     "core.view_alert",
@@ -65,21 +64,18 @@ def roles_ensure() -> list[str]:
     Raises `LookupError` for a permission that does not exist (migrations were not applied).
     """
     created = []
+    known = permissions_by_name()
     for name, codes in ROLES.items():
+        if missing := sorted(set(codes) - set(known)):
+            raise LookupError(f"No such permission: {', '.join(missing)}. Run `manage.py migrate` first.")
         group, is_new = Group.objects.get_or_create(name=name)
-        group.permissions.add(*permissions_named(codes))
+        group.permissions.add(*(known[code] for code in codes))
         if is_new:
             created.append(name)
     return created
 
 
-def permissions_named(codes: tuple[str, ...]) -> list[Permission]:
-    """The permissions behind `app.codename` strings."""
-    wanted = Q()
-    for code in codes:
-        app, codename = code.split(".")
-        wanted |= Q(content_type__app_label=app, codename=codename)
-    found = {f"{p.content_type.app_label}.{p.codename}": p for p in Permission.objects.filter(wanted).select_related()}
-    if missing := sorted(set(codes) - set(found)):
-        raise LookupError(f"No such permission: {', '.join(missing)}. Run `manage.py migrate` first.")
-    return [found[code] for code in codes]
+def permissions_by_name() -> dict[str, int]:
+    """The key of every permission, by `app.codename`."""
+    named = Permission.objects.order_by().values_list("content_type__app_label", "codename", "pk")
+    return {f"{app}.{codename}": key for app, codename, key in named}

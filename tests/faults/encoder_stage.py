@@ -1,7 +1,7 @@
 """`python -m tests.faults.encoder_stage FOLDER DEATH …`: an encoder's fit that dies, and the one that goes on from it.
 
-torch is loaded once; each fit is a process of its own, forked before any of them computes. Prints a line of JSON for
-each death: how the first fit ended, the newest intact checkpoint it left, and the notes of the second one.
+What a fit imports is loaded once; each fit is a process of its own, forked before any of them computes. Prints a line
+of JSON for each death: how the first fit ended, the newest intact checkpoint it left, and the notes of the second one.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from registry.families import encoder, load, watch  # watch: loads torch, here and not in each fit
@@ -19,9 +20,15 @@ from tests.registry.families.material import request_for, seal, sentences, setti
 from tests.registry.families.tiny import write_tiny_bert
 
 watch.CHECKPOINT_EVERY = 0.0  # after each step
+PRELOADED = (
+    *("transformers.models.bert.modeling_bert", "registry.families.encoder_conversion", "registry.families.export"),
+    *("onnx.reference", "onnxruntime.quantization", "onnxscript.optimizer", "onnxscript.rewriter.onnx_fusions"),
+)
 
 
 def main(folder: Path, deaths: list[str]) -> None:
+    for module in PRELOADED:
+        import_module(module)
     base = folder / "base"
     base.mkdir(parents=True)
     words = sorted({word for told in sentences(100) for word in told.fields[0].lower().split()})
