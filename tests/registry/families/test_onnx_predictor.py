@@ -104,20 +104,23 @@ def steps_of(graph: Path, options: onnxruntime.SessionOptions, folder: Path) -> 
 
 # ---- the choice of the provider --------------------------------------------------------------------------------------
 
+Providers = list[tuple[str, dict[str, str]]]
+"""Their names and options, the first choice first."""
+
 
 @pytest.fixture
-def machine(monkeypatch) -> Callable[..., list[tuple[str, list[str]]]]:
+def machine(monkeypatch) -> Callable[..., list[tuple[str, Providers]]]:
     """A machine as onnxruntime sees it: what it was built with, and what starts. No GPU takes part in the tests."""
 
-    def machine(*available: str, starts: bool = True) -> list[tuple[str, list[str]]]:
-        opened: list[tuple[str, list[str]]] = []
+    def machine(*available: str, starts: bool = True) -> list[tuple[str, Providers]]:
+        opened: list[tuple[str, Providers]] = []
         real = onnxruntime.InferenceSession
 
         class Session:
-            def __init__(self, path: str, options: object, providers: list[str]) -> None:
+            def __init__(self, path: str, options: object, providers: Providers) -> None:
                 opened.append((Path(path).name, providers))
                 self._real = real(path, options, providers=[CPU])
-                self._providers = providers if starts else [CPU]
+                self._providers = [name for name, _ in providers] if starts else [CPU]
 
             def get_providers(self) -> list[str]:
                 return self._providers
@@ -150,7 +153,8 @@ def test_the_gpu_answers_where_there_is_one_and_the_device_allows_it(
     opened = machine(*available)
     before = predictor.predict(TEXTS)
     predictor.accelerate(device)
-    assert opened == ([(FP32_NAME, [CUDA, CPU])] if uses_gpu else [])
+    exactly = {"use_tf32": "0"}  # else a GPU multiplies with 10 bits
+    assert opened == ([(FP32_NAME, [(CUDA, exactly), (CPU, {})])] if uses_gpu else [])
     assert predictor.batches is uses_gpu
     after = predictor.predict(TEXTS)
     assert [int(each.probabilities.argmax()) for each in after] == [int(each.probabilities.argmax()) for each in before]
