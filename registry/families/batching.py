@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from registry.families.tokenisation import Tokens
 
-MULTIPLE = 2  # tokens; of which batches are long on a CPU
+MULTIPLE, CUDA_MULTIPLE = 2, 8  # tokens; of which batches are long: on CUDA they are to be of few shapes
 MEGABATCH = 50  # batches sorted together: enough to pad little, few enough to stay random
 
 

@@ -25,11 +25,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from registry.families import batching, replays
 from registry.families.architecture import longest_input, reads_token_types
 from registry.families.base import Example, FamilyError, FitRequest, Reporter, Silent, Stopped, check_length, first_line
 from registry.families.base_models import BaseModel
-from registry.families.batching import Collator, Item, Items
+from registry.families.batching import CUDA_MULTIPLE, MULTIPLE, Collator, Item, Items
 from registry.families.checkpoints import Checkpoints
 from registry.families.crew import Crew
 from registry.families.devices import Machine
@@ -192,7 +191,7 @@ def _learn_and_write(task: _Task, seat: Seat, reporter: Reporter) -> Tuned:
             int(tokenizer.pad_token_id),
             reads_token_types(model, tokenizer),
             max_length,
-            replays.MULTIPLE if task.machine.device == "cuda" else batching.MULTIPLE,
+            CUDA_MULTIPLE if task.machine.device == "cuda" else MULTIPLE,
         ),
         machine=task.machine,
         crew=crew,

@@ -80,9 +80,10 @@ class Learner(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         if self._replays is not None:
-            if not model.training:  # going through all modules takes as long as a replay
+            if not model.training:  # going through all modules takes milliseconds
                 model.train()
-            if (loss := self._replays.step(self._prepare_inputs(inputs))) is not None:
+            inputs = self._prepare_inputs(inputs)
+            if (loss := self._replays.step(inputs)) is not None:
                 return loss
         return super().training_step(model, inputs, num_items_in_batch)
 
