@@ -62,8 +62,11 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
     DatabaseOperations.sql_flush = emptied_by_delete
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The second pass of `tests/suite.py` is for what a database can matter to.
+    """Say what `clock` means, before marks choose; leave out what this pass need not try.
+
+    The second pass of `tests/suite.py` is for what a database can matter to.
 
     pytest-django lets no test near a database that did not ask for one, so such a test says on PostgreSQL what it said
     on SQLite; unless it starts processes, which have a database of their own.
@@ -73,6 +76,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
     for item in items:
+        if item.get_closest_marker("clock"):
+            item.add_marker("alone")
+            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
         if item.get_closest_marker("alone") and not (ONLY_DATABASE and item.get_closest_marker("own_servers")):
             note(item.nodeid, "alone")
 
@@ -103,6 +109,8 @@ BEFORE: Counter[str] = Counter()  # seconds that setting a test up took
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Tell `tests/suite.py` what became of each test: passed, failed, error (before or after it) or skipped; and how
     long it took, fixtures of its own included."""
+    if report.outcome == "rerun":
+        return
     if report.when == "setup":
         BEFORE[report.nodeid] += report.duration
     if (report.when != "call" and report.passed) or (report.when == "teardown" and not report.failed):

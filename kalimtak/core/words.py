@@ -15,12 +15,16 @@ class Words:
         self.pattern, self.text, self.before, self.after = pattern, text, before, after
 
     @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        return [match.span() for match in self.pattern.finditer(self.text)]
+
+    @cached_property
     def starts(self) -> list[int]:
-        return [match.start() for match in self.pattern.finditer(self.text)]
+        return [start for start, _ in self.spans]
 
     @cached_property
     def ends(self) -> list[int]:
-        return [match.end() for match in self.pattern.finditer(self.text)]
+        return [end for _, end in self.spans]
 
     def beside(self, match: re.Match[str]) -> bool:
         """Whether a word ends shortly before `match` begins, or begins shortly after its end."""

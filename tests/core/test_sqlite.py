@@ -79,6 +79,7 @@ def writer(other_writer):
 
 
 @pytest.mark.django_db
+@pytest.mark.clock
 def test_whoever_waits_to_write_begins_soon_after_the_other_ends(other_writer, writer):
     _, other = other_writer
     writer.ensure_connection()

@@ -120,6 +120,7 @@ def test_a_database_that_went_away_unnoticed_leaves_a_process_with_models_ready(
         assert carla.get("/readyz").json() == {"status": "ready", "problems": []}
 
 
+@pytest.mark.clock
 def test_a_locked_sqlite_file_holds_an_answer_up_for_two_seconds_at_most(carla, emotion):
     if connection.vendor != "sqlite":
         pytest.skip("PostgreSQL locks tables; tried in tests/platform/test_postgres.py")

@@ -139,6 +139,7 @@ def ask(port, *arguments, **body):
         return answer(sock)
 
 
+@pytest.mark.clock
 def test_no_thread_waits_for_an_answer(port):
     """Four threads' worth of answers, all waiting at once: one after the other they would take four times as long."""
     began = time.monotonic()
@@ -236,6 +237,7 @@ def test_a_fault_of_ours_is_a_500_and_nothing_more(port, place):
         assert answer(sock)[1]["number"] == 2
 
 
+@pytest.mark.clock
 def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(port):
     with connect(port) as sock:
         began = time.monotonic()
@@ -250,6 +252,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(port):
             sock.recv(1)
 
 
+@pytest.mark.clock
 def test_too_many_are_turned_away_at_once_and_their_connections_kept(port):
     early = [connect(port) for _ in range(2 * THREADS)]
     for sock in early:

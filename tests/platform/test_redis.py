@@ -96,7 +96,7 @@ def test_a_redis_restarted_between_two_requests_costs_nothing(redis):
     assert redis.client.dbsize() == 1
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_frozen_redis_holds_one_request_for_half_a_second(redis):
     redis.freeze()
     try:
@@ -106,7 +106,7 @@ def test_a_frozen_redis_holds_one_request_for_half_a_second(redis):
     wait_until(lambda: visit("192.0.2.9")[0] == 200 and redis.client.dbsize() > 0, 10, what="a count in Redis")
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_while_a_frozen_redis_is_asked_again_only_one_request_waits(redis):
     visit()
     redis.freeze()
@@ -127,7 +127,7 @@ def visit_the_limit() -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_redis_two_seconds_away_is_not_waited_for(redis, settings):
     proxy = FaultProxy(redis.port)
     proxy.delay = 2.0

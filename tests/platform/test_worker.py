@@ -196,6 +196,7 @@ def test_requests_sent_together_are_answered_each(port):
             reader.append(sock.recv(4096))
 
 
+@pytest.mark.clock
 def test_clients_that_drip_or_say_nothing_hold_no_thread_and_are_told_in_the_end(port):
     slow = [connect(port) for _ in range(3 * THREADS)]
     silent = [connect(port) for _ in range(3 * THREADS)]
@@ -216,6 +217,7 @@ def test_clients_that_drip_or_say_nothing_hold_no_thread_and_are_told_in_the_end
         sock.close()
 
 
+@pytest.mark.clock
 def test_endless_bodies_are_refused_before_a_thread_sees_them(port):
     endless = [connect(port) for _ in range(3 * THREADS)]
     for sock in endless:

@@ -360,6 +360,7 @@ def test_files_can_be_checked_without_a_manifest(folder: Path) -> None:
         check_files(folder, files)
 
 
+@pytest.mark.clock
 def test_a_hundred_megabytes_verify_quickly(folder: Path) -> None:
     """0.1 s on an idle core with SHA extensions; the limit is for a busy one without."""
     (folder / "model.onnx").write_bytes(os.urandom(2**20) * 100)

@@ -92,6 +92,7 @@ def test_an_unknown_version_is_refused() -> None:
         prepare("text", version=PREPROCESSING_VERSION + 98)
 
 
+@pytest.mark.clock
 def test_plain_text_takes_the_fast_path() -> None:
     """Far under 2 µs on an idle machine; ten times that is allowed here, since the machine may be busy."""
     seconds = min(timeit.repeat(lambda: prepare("I am so happy with this today"), number=2000, repeat=5)) / 2000
@@ -116,6 +117,7 @@ def test_long_texts_are_spelled_in_pieces_as_they_would_be_in_one(raw: str) -> N
 
 
 @pytest.mark.parametrize("unit", ["👩\u200d", "👩\u200da", "😀", "🇫🇷", "\u200d", "a\u0301\u0316", "1️⃣", "❤\ufe0f"])
+@pytest.mark.clock
 def test_the_longest_text_is_prepared_in_a_moment_whatever_it_is_made_of(unit: str) -> None:
     began = time.thread_time()
     prepare((unit * 20_000)[:20_000])

@@ -15,7 +15,8 @@ from training import services
 from training.models import SnapshotItem, TrainingRun
 from training.services.cascades import validation_examples
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# Rows are few and plain here, trainings many; tests/training/test_runs.py trains on both databases.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.own_servers]
 
 POLICY = {"gate": {"min_samples": 5}}
 

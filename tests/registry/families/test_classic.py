@@ -135,6 +135,7 @@ def test_vocabulary_and_weights_that_do_not_belong_together_are_refused(built: B
         read_features(tmp_path)
 
 
+@pytest.mark.clock
 def test_a_short_text_takes_well_under_a_millisecond(built: Builder) -> None:
     predictor = families.load(built("classic")[0])
     inputs = [example.fields for example in sentences(300, seed=9)]

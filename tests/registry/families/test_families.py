@@ -162,7 +162,8 @@ def test_several_labels_are_learnt_converted_and_answered_independently(name: st
     assert min(sums) < 0.9 and max(sums) > 1.5
     inputs = [example.fields for example in examples[:8]]
     for fields, answer in zip(inputs, answers, strict=False):
-        np.testing.assert_array_equal(predictor.predict([fields])[0].probabilities, answer.probabilities)
+        alone = predictor.predict([fields])[0].probabilities
+        np.testing.assert_allclose(alone, answer.probabilities, rtol=0, atol=1e-6)  # in fp32 texts share a pass
     there = ask_afresh(folder, inputs)
     np.testing.assert_allclose([each.probabilities for each in answers[:8]], there["probabilities"], atol=1e-6)
     assert there["loaded"] == []
