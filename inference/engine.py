@@ -1,4 +1,4 @@
-"""The batcher of a serving process: texts are answered one by one, and made durable together.
+"""The batcher of a serving process: what waits is answered together, and made durable together.
 
 Request threads hand in work and wait; one thread takes what is waiting, runs the models, and hands the answers of the
 round to the committer, which records them together and only then lets anybody have one. It never waits for company: a

@@ -29,6 +29,7 @@ from registry.families.targets import calibrate
 from registry.families.tokenisation import Tokenisation, Tokens
 from registry.text import PREPROCESSING_VERSION
 
+DYNAMIC = "int8 takes its scales from each text, as fixed ones were not as good, so each has a forward pass of its own."
 _CHUNK = 128  # texts between two looks at whether to stop
 
 
@@ -65,8 +66,6 @@ def export_serving(request: FitRequest, start: float, read: Read = read_package)
         calibration, notes = calibrate(request, np.empty((0, len(request.labels))), [])
         return Served(calibration, ("Without validation texts fp32 answers.", *notes))
     tokenisation = Tokenisation.read(serving / TOKENIZER_NAME, request.recipe.model.max_length, PREPROCESSING_VERSION)
-    shown = tokenisation.encode_all([example.fields for example in evenly(request.train, CALIBRATION_TEXTS)])
-    quantise(serving / FP32_NAME, serving / INT8_NAME, shown)
     return _choose(request, serving, tokenisation, start + (1 - start) / 2)
 
 
@@ -91,16 +90,22 @@ def _choose(request: FitRequest, serving: Path, tokenisation: Tokenisation, star
     """Keep int8 if it answers the validation texts as fp32 does; calibrate whichever will answer."""
     examples = evenly(request.valid, MAX_COMPARED)
     texts = tokenisation.encode_all([example.fields for example in examples])
-    fp32, int8 = (_logits(request, serving / name, texts) for name in (FP32_NAME, INT8_NAME))
-    if not (np.isfinite(fp32).all() and np.isfinite(int8).all()):
-        raise FamilyError("The trained model answers with numbers that are not finite; lower the learning rate.")
-    request.reporter.progress((1 + start) / 2, "Calibrating")
-    verdict = judge_int8(request, fp32, int8, examples)
-    if not verdict.is_as_good:
+    shown = tokenisation.encode_all([example.fields for example in evenly(request.train, CALIBRATION_TEXTS)])
+    fp32 = _logits(request, serving / FP32_NAME, texts)
+    for static in (True, False):
+        quantise(serving / FP32_NAME, serving / INT8_NAME, shown, static=static)
+        int8 = _logits(request, serving / INT8_NAME, texts)
+        if not (np.isfinite(fp32).all() and np.isfinite(int8).all()):
+            raise FamilyError("The trained model answers with numbers that are not finite; lower the learning rate.")
+        verdict = judge_int8(request, fp32, int8, examples)
+        if verdict.is_as_good:
+            break
         for path in serving.glob(f"{INT8_NAME}*"):
             path.unlink()
+    request.reporter.progress((1 + start) / 2, "Calibrating")
     calibration, notes = calibrate(request, int8 if verdict.is_as_good else fp32, examples)
-    return Served(calibration, (verdict.note, *notes))
+    own = (DYNAMIC,) if verdict.is_as_good and not static else ()
+    return Served(calibration, (verdict.note, *own, *notes))
 
 
 def _logits(request: FitRequest, path: Path, texts: Sequence[Tokens]) -> NDArray[np.float32]:

@@ -1,14 +1,21 @@
 """An int8 graph from an fp32 one, prepared so that it answers alike.
 
-Dynamic quantisation gives each activation tensor one scale, which a few channels a hundred times larger than the rest
-spoil: after layer norms and activation functions of encoders there always are some. SmoothQuant (Xiao et al., ICML
-2023) divides such channels by a factor and multiplies the weights they meet by the same, which changes nothing but
-the rounding. Weights have a scale per output channel and bear it. On a MiniLM fine-tuned with few texts the mean
-error of a logit fell from 0.117 to 0.050, and texts answered otherwise than in fp32 from 2 % to 0.3 %.
+An activation tensor has one scale, which a few channels a hundred times larger than the rest spoil: after layer norms
+and activation functions of encoders there always are some. SmoothQuant (Xiao et al., ICML 2023) divides such channels
+by a factor and multiplies the weights they meet by the same, which changes nothing but the rounding. Weights have a
+scale per output channel and bear it. On a MiniLM fine-tuned with few texts the mean error of a logit fell from 0.117 to
+0.050, and texts answered otherwise than in fp32 from 2 % to 0.3 %.
+
+The scales of activations are either static, taken once from calibration texts, or dynamic, taken in each pass from all
+that is in it. Static ones cost less and let texts share a pass, since what stands beside a text does not touch its
+rounding: on `emotion` (2,000 test texts, passes of 8 with padding) every logit was the same to the bit, where dynamic
+ones move a probability by up to 0.3. They agree with fp32 on 99.4 % of those texts instead of 99.0 %. They want
+calibration texts like those that will be answered.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,24 +26,60 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from registry.families.onnx_predictor import feeds_of
+from registry.families.onnx_predictor import SCALES, STATIC, feeds_of
 from registry.families.tokenisation import Tokens
 
 MIGRATION = 0.8  # how much of the difference between channels goes from activations to weights; best of 0.35 to 1
 CALIBRATION_TEXTS = 64
+MARGIN = 1.2  # other texts go beyond what those showed; of 0.8 to 1.5, 1.2 and 1.5 agree with fp32 best
+_CONTRIB = "com.microsoft"  # operators that are onnxruntime's own
 MOST_BYTES_IN_ONE = 1_900_000_000  # of weights; a protobuf file ends at 2 GiB, beyond that they lie in a file beside it
 _FACTORS = (1e-2, 1e2)  # a channel that was silent in the calibration texts may speak later
 
 
-def quantise(source: Path, target: Path, texts: Sequence[Tokens]) -> None:
+@dataclass(frozen=True)
+class Range:
+    """The lowest and the highest value of each channel of an activation: two arrays (channels,)."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    @property
+    def peaks(self) -> NDArray[np.float32]:
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    def joined(self, other: "Range | None") -> "Range":
+        return self if other is None else Range(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+    def divided(self, factors: NDArray[np.float32]) -> "Range":
+        return Range(self.low / factors, self.high / factors)
+
+    def scale(self) -> tuple[np.float32, np.uint8]:
+        """Scale and zero point of all channels together, in eight bits."""
+        low, high = MARGIN * min(float(self.low.min()), 0.0), MARGIN * max(float(self.high.max()), 0.0)
+        scale = (high - low) / 255 or 1.0
+        return np.float32(scale), np.uint8(round(-low / scale))
+
+
+Ranges = dict[str, Range]
+"""By the name of the activation."""
+
+
+def quantise(source: Path, target: Path, texts: Sequence[Tokens], *, static: bool = False) -> None:
     """Write `source` with int8 matrix products and float16 embeddings, calibrated on `texts`.
 
-    Weights that are too many for one file go into `<target>.data`.
+    `static` says of what kind the scales of activations are. Weights that are too many for one file go into
+    `<target>.data`.
     """
     model = onnx.load(source)
     model.graph.ClearField("value_info")  # else the quantiser's shape inference contradicts the exporter's
-    _smooth(model, texts)
+    ranges = _ranges(model, list(_products(model)), texts)
+    _smooth(model, ranges)
     _halve_embeddings(model)
+    if static:
+        _fix_scales(model, ranges)
+        _save(model, target)
+        return
     quantize_dynamic(
         model,
         target,
@@ -47,23 +90,40 @@ def quantise(source: Path, target: Path, texts: Sequence[Tokens]) -> None:
     )
 
 
+def _products(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """The products with a matrix of weights, by the activation that they take."""
+    matrices = {
+        each.name
+        for each in model.graph.initializer
+        if len(each.dims) == 2 and each.data_type == onnx.TensorProto.FLOAT
+    }
+    products: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in matrices and node.input[0] not in matrices:
+            products.setdefault(node.input[0], []).append(node)
+    return products
+
+
 def _is_large(model: onnx.ModelProto) -> bool:
     return sum(len(each.raw_data) for each in model.graph.initializer) > MOST_BYTES_IN_ONE
 
 
-def _smooth(model: onnx.ModelProto, texts: Sequence[Tokens]) -> None:
-    """Insert a factor per channel before the matrix products and its inverse into their weights."""
+def _smooth(model: onnx.ModelProto, ranges: Ranges) -> None:
+    """Insert a factor per channel before the matrix products and its inverse into their weights.
+
+    `ranges` gets those of the new activations.
+    """
     weights = {each.name: each for each in model.graph.initializer}
     uses = Counter(name for node in model.graph.node for name in node.input)
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in weights and uses[node.input[1]] == 1:
-            consumers.setdefault(node.input[0], []).append(node)
-    peaks = _peaks(model, list(consumers), texts)
-    for number, (activation, nodes) in enumerate(consumers.items()):
+    for number, (activation, products) in enumerate(_products(model).items()):
+        nodes = [node for node in products if uses[node.input[1]] == 1]
+        if not nodes:
+            continue
         arrays = [numpy_helper.to_array(weights[node.input[1]]) for node in nodes]
-        factors = _factors(peaks[activation], np.max([np.abs(array).max(axis=1) for array in arrays], axis=0))
+        found = ranges[activation]
+        factors = _factors(found.peaks, np.max([np.abs(array).max(axis=1) for array in arrays], axis=0))
         smoothed = f"smoothed_{number}"
+        ranges[smoothed] = found.divided(factors)
         model.graph.initializer.append(numpy_helper.from_array(1 / factors, f"{smoothed}_factors"))
         divide = onnx.helper.make_node("Mul", [activation, f"{smoothed}_factors"], [smoothed])
         model.graph.node.insert(_position(model.graph, nodes[0]), divide)
@@ -72,22 +132,90 @@ def _smooth(model: onnx.ModelProto, texts: Sequence[Tokens]) -> None:
             node.input[0] = smoothed
 
 
-def _peaks(
-    model: onnx.ModelProto, activations: Sequence[str], texts: Sequence[Tokens]
-) -> Mapping[str, NDArray[np.float32]]:
-    """The largest magnitude (channels,) of each activation over all `texts`."""
+def _ranges(model: onnx.ModelProto, activations: Sequence[str], texts: Sequence[Tokens]) -> Ranges:
+    """What each activation takes over all `texts`."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in activations)
     session = _session(probe)
     known = {each.name for each in session.get_inputs()}
-    peaks: dict[str, NDArray[np.float32]] = {}
+    ranges: Ranges = {}
     for tokens in texts[:CALIBRATION_TEXTS]:
         feeds = {name: values for name, values in feeds_of(tokens).items() if name in known}
         for name, values in zip(activations, session.run(list(activations), feeds), strict=True):
-            peak = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
-            peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
-    return peaks
+            rows = values.reshape(-1, values.shape[-1])
+            ranges[name] = Range(rows.min(axis=0), rows.max(axis=0)).joined(ranges.get(name))
+    return ranges
+
+
+def _fix_scales(model: onnx.ModelProto, ranges: Ranges) -> None:
+    """Round activations and weights, and make each product one of integers with its bias.
+
+    As QuantizeLinear and DequantizeLinear around a MatMul, which is how ONNX says it, onnxruntime does the same but for
+    the bias, whose addition by itself takes 2 % of a pass.
+    """
+    graph = model.graph
+    weights = {each.name: each for each in graph.initializer}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for activation, nodes in _products(model).items():
+        scale, zero = (f"{activation}_{part}" for part in ("scale", "zero"))
+        graph.initializer.extend(map(numpy_helper.from_array, map(np.array, ranges[activation].scale()), (scale, zero)))
+        rounded = onnx.helper.make_node("QuantizeLinear", [activation, scale, zero], [f"{activation}_rounded"])
+        graph.node.insert(_position(graph, nodes[0]), rounded)
+        for node in nodes:
+            matrix, scales = _integers(graph, weights, node.input[1])
+            added = _bias_of(node, users, weights)
+            inputs = [rounded.output[0], matrix, scale, scales, zero, "", *added[:1]]
+            position = _position(graph, node)
+            graph.node.remove(node)
+            result = added[1].output if added else node.output
+            product = onnx.helper.make_node("MatMulIntegerToFloat", inputs, result, name=node.name, domain=_CONTRIB)
+            graph.node.insert(position, product)
+            if added:
+                graph.node.remove(added[1])
+    left = {name for node in graph.node for name in node.input}
+    for each in [each for each in graph.initializer if each.name not in left]:
+        graph.initializer.remove(each)
+    model.opset_import.append(onnx.helper.make_opsetid(_CONTRIB, 1))
+    onnx.helper.set_model_props(model, {SCALES: STATIC})
+
+
+def _integers(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto], name: str) -> tuple[str, str]:
+    """The names of a matrix in int8 and of its scales, one per output channel; rounded once for all its uses."""
+    names = f"{name}_rounded", f"{name}_scales"
+    if names[0] not in weights:
+        array = numpy_helper.to_array(weights[name])
+        scales = (np.abs(array).max(axis=0) / 127).astype(np.float32)
+        scales[scales == 0] = 1
+        made = list(map(numpy_helper.from_array, (np.round(array / scales).astype(np.int8), scales), names))
+        graph.initializer.extend(made)
+        weights |= zip(names, made, strict=True)
+    return names
+
+
+def _bias_of(
+    product: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]], weights: dict[str, onnx.TensorProto]
+) -> tuple[str, onnx.NodeProto] | tuple[()]:
+    """What is added to each row of a product and nowhere else, and the node that does it; empty where there is none."""
+    match users.get(product.output[0], []):
+        case [node] if node.op_type == "Add":
+            (other,) = [name for name in node.input if name != product.output[0]] or [""]
+            bias = weights.get(other)
+            if bias is not None and list(bias.dims) == list(weights[product.input[1]].dims[1:]):
+                return other, node
+    return ()
+
+
+def _save(model: onnx.ModelProto, target: Path) -> None:
+    data = target.with_name(f"{target.name}.data")
+    data.unlink(missing_ok=True)  # onnx would write behind what is there
+    if _is_large(model):
+        onnx.save(model, target, save_as_external_data=True, location=data.name)
+    else:
+        onnx.save(model, target)
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -18,7 +18,7 @@ from registry.families import agreement, devices, export, learner, watch
 from registry.families.base import Example, FamilyError, FitRequest, FitResult, Stopped
 from registry.families.batching import LengthGroupedBatches
 from registry.families.checkpoints import Checkpoints
-from registry.families.onnx_predictor import THREADS_VARIABLE
+from registry.families.onnx_predictor import INT8_NAME, THREADS_VARIABLE, Graph
 from registry.families.watch import Watch
 from registry.recipe import TrainingConfig
 from registry.text import prepare
@@ -279,6 +279,17 @@ def test_an_int8_graph_that_answers_otherwise_is_not_kept(
     folder, _, result = build("encoder", tmp_path, *settings_of("encoder", tiny_encoder))
     assert sorted(path.name for path in (folder / "serving").iterdir()) == ["model.onnx", "tokenizer.json"]
     assert any(note.startswith("fp32 answers, int8 is not as good") for note in result.notes)
+    assert families.load(folder).predict([("we like apple",)])[0].probabilities.argmax() == 0
+
+
+def test_where_static_scales_answer_otherwise_those_of_each_text_are_tried(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = iter([agreement.Verdict(False, "not as good"), agreement.Verdict(True, "as good")])
+    monkeypatch.setattr(export, "judge_int8", lambda *_: next(verdicts))
+    folder, _, result = build("encoder", tmp_path, *settings_of("encoder", tiny_encoder))
+    assert {"as good", export.DYNAMIC} <= set(result.notes)
+    assert not Graph(folder / "serving" / INT8_NAME).has_static_scales
     assert families.load(folder).predict([("we like apple",)])[0].probabilities.argmax() == 0
 
 

@@ -1,4 +1,4 @@
-"""How `serving/` is computed: one by one in int8, in passes of about equal length in fp32, on a GPU where one is."""
+"""How `serving/` is computed: in passes of about equal length where company changes no answer, on a GPU if one is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from registry import families
 from registry.families import onnx_predictor
-from registry.families.onnx_predictor import CPU, CUDA, FP32_NAME, INT8_NAME, OnnxPredictor, session_options
+from registry.families.onnx_predictor import CPU, CUDA, FP32_NAME, INT8_NAME, OnnxPredictor, passes, session_options
+from registry.families.quantisation import quantise
 from registry.manifest import read_manifest
 from tests.registry.families.material import Built, sentences
 
@@ -46,24 +49,53 @@ class Passes:
 
 def test_in_fp32_texts_share_passes_and_are_answered_as_if_alone(fp32: OnnxPredictor) -> None:
     alone = [fp32.predict([fields])[0] for fields in TEXTS]
-    passes = Passes(fp32)
+    counted = Passes(fp32)
     together = fp32.predict(TEXTS)
-    assert max(passes.sizes) == onnx_predictor.TEXTS_PER_PASS[CPU]
-    assert sum(passes.sizes) == len(TEXTS)
+    assert max(counted.sizes) == onnx_predictor.TEXTS_PER_PASS[CPU]
+    assert sum(counted.sizes) == len(TEXTS)
     for one, other in zip(alone, together, strict=True):
         assert np.abs(one.probabilities - other.probabilities).max() <= 1e-4
         assert one.truncated == other.truncated
     assert not fp32.batches
 
 
-def test_in_int8_each_text_has_a_pass_of_its_own(built: Builder) -> None:
-    folder = built("encoder")[0]
-    if not (folder / "serving" / INT8_NAME).is_file():
-        pytest.skip("int8 was not kept")
-    predictor = families.load(folder)
-    passes = Passes(predictor)
+@pytest.fixture
+def int8(fp32: OnnxPredictor, built: Builder, tmp_path: Path) -> Callable[[bool], OnnxPredictor]:
+    """A predictor with an int8 graph of either kind, whatever training found of it."""
+
+    def of(static: bool) -> OnnxPredictor:
+        serving = tmp_path / "serving"
+        shown = [fp32._tokenisation.encode(fields) for fields in TEXTS[:40]]
+        quantise(serving / FP32_NAME, serving / INT8_NAME, shown, static=static)
+        return OnnxPredictor(tmp_path, read_manifest(built("encoder")[0]))
+
+    return of
+
+
+def test_in_int8_with_static_scales_texts_share_passes_and_are_answered_as_if_alone(int8) -> None:
+    predictor = int8(True)
+    alone = [predictor.predict([fields])[0].probabilities for fields in TEXTS]
+    counted = Passes(predictor)
+    together = [answer.probabilities for answer in predictor.predict(TEXTS)]
+    assert 1 < max(counted.sizes) <= onnx_predictor.TEXTS_PER_PASS[CPU]
+    assert sum(counted.sizes) == len(TEXTS)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
+
+
+def test_in_int8_with_dynamic_scales_each_text_has_a_pass_of_its_own(int8) -> None:
+    predictor = int8(False)
+    counted = Passes(predictor)
     predictor.predict(TEXTS)
-    assert passes.sizes == [1] * len(TEXTS)
+    assert counted.sizes == [1] * len(TEXTS)
+
+
+@given(st.lists(st.integers(1, 512), max_size=40), st.integers(1, 9), st.sampled_from([1.0, 1.1, 2.0, float("inf")]))
+def test_passes_take_every_text_once_and_keep_their_bounds(lengths: list[int], most: int, share: float) -> None:
+    chunks = passes(lengths, most, share)
+    assert sorted(index for chunk in chunks for index in chunk) == list(range(len(lengths)))
+    for chunk in chunks:
+        tokens = [lengths[index] for index in chunk]
+        assert len(chunk) <= most and len(chunk) * max(tokens) <= share * sum(tokens)
 
 
 def test_a_model_that_takes_padding_for_text_is_asked_one_by_one(fp32: OnnxPredictor, monkeypatch) -> None:
