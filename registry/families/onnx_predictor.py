@@ -91,7 +91,7 @@ def padded(texts: Sequence[Tokens]) -> dict[str, NDArray[np.int64]]:
 
 
 def passes(lengths: Sequence[int], most: int, padded_share: float) -> list[list[int]]:
-    """Which texts share a pass, by index, longest first: at most `most`, padded by `padded_share` at most."""
+    """Which texts share a pass, by index, longest first: at most `most`, and `padded_share` times their tokens."""
     chunks: list[list[int]] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
