@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -29,6 +30,8 @@ os.environ.update(
     DEBUG="0",
 )
 os.environ["DJANGO_SETTINGS_MODULE"] = "kalimtak.settings"
+# A shell has what it runs in the background ignore Ctrl-C, and all that it starts in turn; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("KALIMTAK_ANONYMOUS", "KALIMTAK_DATASET_HOSTS", "KALIMTAK_TRUSTED_PROXIES", "KALIMTAK_CORS_ORIGINS"):
     os.environ.pop(name, None)
 
