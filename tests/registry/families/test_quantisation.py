@@ -137,7 +137,7 @@ def test_a_matrix_that_is_used_twice_is_rounded_once(graph: Path) -> None:
     rounded = onnx.load(graph.with_name("shared.onnx"))
     assert [each.name for each in rounded.graph.initializer if each.data_type == TensorProto.INT8] == ["first_rounded"]
     expected = logits(graph)
-    # 2 % by rounding; a processor without VNNI adds products in 16 bits, where such narrow layers overflow: 15 %.
+    # 1.5 % by rounding; a processor without VNNI adds pairs in 16 bits, which such narrow layers overflow: 15 %.
     assert np.abs(logits(graph.with_name("shared.onnx")) - expected).mean() < 0.25 * np.abs(expected).mean()
 
 
