@@ -18,7 +18,7 @@ from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import Conflict, InvalidInput
 from registry.manifest import fsync_path
 
-SAVE_SECONDS = 0.5  # of work, at most, that a crash costs
+SAVE_SECONDS = 1.0  # of work, at most, that a crash costs
 
 
 @dataclass(frozen=True, slots=True)

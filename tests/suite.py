@@ -2,8 +2,8 @@
 
 Everything runs on SQLite. Where a PostgreSQL server is found, what is marked `postgres` runs there as well, with Redis
 as the cache if one answers. KALIMTAK_TEST_STRICT=1 is for merging: everything on both databases, side by side, what is
-marked `alone` by itself afterwards; a service that is missing, or a test of one that was skipped everywhere, fails.
-The last line sums up all passes as pytest does one, each test counted once.
+marked `alone` or `clock` by itself afterwards; a service that is missing, or a test of one that was skipped everywhere,
+fails. The last line sums up all passes as pytest does one, each test counted once.
 """
 
 import getpass

@@ -109,7 +109,7 @@ def _choose(request: FitRequest, serving: Path, tokenisation: Tokenisation, star
 
 
 def _logits(request: FitRequest, path: Path, texts: Sequence[Tokens]) -> NDArray[np.float32]:
-    """Logits (texts, labels), each text in a forward pass of its own, as it will be served; on all cores."""
+    """Logits (texts, labels), each text in a forward pass of its own; on all cores."""
     graph = Graph(path)
     rows: list[NDArray[np.float32]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -115,7 +115,7 @@ class OnnxPredictor:
         self.labels = manifest.labels
         self.input_fields = manifest.input_fields
         self.calibration = Calibration.from_dict(manifest.calibration)
-        self.batches = False  # every text costs about a forward pass
+        self.batches = False  # in company a text costs nearly what it does alone
         tokenizer = self._serving / TOKENIZER_NAME
         self._tokenisation = Tokenisation.read(tokenizer, manifest.max_length, manifest.preprocessing)
         is_int8 = (self._serving / INT8_NAME).is_file()

@@ -223,7 +223,7 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
-        onnx.save(model, path, save_as_external_data=True)
+        _save(model, path)
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 

@@ -163,7 +163,8 @@ def test_several_labels_are_learnt_converted_and_answered_independently(name: st
     inputs = [example.fields for example in examples[:8]]
     for fields, answer in zip(inputs, answers, strict=False):
         alone = predictor.predict([fields])[0].probabilities
-        np.testing.assert_allclose(alone, answer.probabilities, rtol=0, atol=1e-6)  # in fp32 texts share a pass
+        rounding = 0 if name == "classic" else 1e-6  # in fp32 texts share a pass
+        np.testing.assert_allclose(alone, answer.probabilities, rtol=0, atol=rounding)
     there = ask_afresh(folder, inputs)
     np.testing.assert_allclose([each.probabilities for each in answers[:8]], there["probabilities"], atol=1e-6)
     assert there["loaded"] == []
