@@ -113,7 +113,7 @@ def answer(artefact: str) -> dict[str, Any]:
     is_int8 = Path(artefact, "serving", "model.int8.onnx").is_file()
     return {
         "on_gpu": on_gpu,
-        "texts_per_pass": predictor._texts_per_pass,
+        "texts_per_pass": predictor._limits.texts,
         "cpu": cpu,
         "cpu_graph": "int8" if is_int8 else "fp32",
         "gpu": gpu,
@@ -124,10 +124,10 @@ def answer(artefact: str) -> dict[str, Any]:
 
 def _furthest(predictor: Any, artefact: str, fields: Sequence[tuple[str, ...]]) -> float:
     """The largest difference of a probability between the GPU and the same fp32 graph on the CPU."""
-    from registry.families.onnx_predictor import FP32_NAME, Graph
+    from registry.families.onnx_predictor import ALONE, FP32_NAME, Graph
 
     on_gpu = np.array([each.probabilities for each in predictor.predict(fields)])
-    predictor._graph, predictor._texts_per_pass = Graph(Path(artefact, "serving", FP32_NAME)), 1
+    predictor._graph, predictor._limits = Graph(Path(artefact, "serving", FP32_NAME)), ALONE
     on_cpu = np.array([each.probabilities for each in predictor.predict(fields)])
     return float(np.abs(on_gpu - on_cpu).max())
 

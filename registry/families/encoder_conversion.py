@@ -15,8 +15,9 @@ from registry.families.architecture import longest_input
 from registry.families.base import FamilyError, first_line
 from registry.families.base_models import BaseModel
 from registry.families.graph_export import Inputs, OneResult, write_graph
+from registry.families.graph_files import MOST_BYTES_IN_ONE
 from registry.families.onnx_predictor import FP32_NAME, INT8_NAME, TOKENIZER_NAME
-from registry.families.quantisation import CALIBRATION_TEXTS, MOST_BYTES_IN_ONE, quantise
+from registry.families.quantisation import CALIBRATION_TEXTS, quantise
 from registry.families.tokenisation import Tokens
 
 _MOST_TOKENS = 8192  # where nothing limits the model; no recipe asks for more

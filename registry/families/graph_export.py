@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from registry.families.architecture import reads_token_types
 from registry.families.base import FamilyError
 from registry.families.graph_cache import GraphCache, fingerprint, optimise, without_traces
+from registry.families.graph_files import MOST_BYTES_IN_ONE
 from registry.families.onnx_predictor import Graph
-from registry.families.quantisation import MOST_BYTES_IN_ONE
 
 PARITY = 1e-4  # between torch and the fp32 graph, of the largest number where that is over 1
 _TRACED_TOKENS = 7

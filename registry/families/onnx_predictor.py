@@ -1,14 +1,16 @@
 """Answering from `serving/` with tokenizers and onnxruntime alone.
 
-Texts of about equal length share a pass: in int8 with static scales (`registry/families/quantisation.py`) 8 texts of
-14 to 22 tokens took a tenth less processor time than one by one, without a bit of an answer changed; in fp32 a text of
-13 tokens among 256 took 1.9 ms instead of 3.9 (MiniLM; 32 in a pass took as long as 8). With dynamic scales, which are
-taken over everything in a pass, a text could be answered otherwise in company than alone, so each has its own.
+Texts share a pass. In int8 with static scales (`registry/families/quantisation.py`) and without padding
+(`registry/families/unpadding.py`) eight texts of 14 to 22 tokens took three tenths less than one by one, without a bit
+of an answer changed; in fp32 a text of 13 tokens among 256 of about equal length took 1.9 ms instead of 3.9 (MiniLM).
+With dynamic scales, which are taken over everything in a pass, a text could be answered otherwise in company than
+alone, so each has its own.
 """
 
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +26,9 @@ logger = logging.getLogger(__name__)
 
 FP32_NAME, INT8_NAME, TOKENIZER_NAME = "model.onnx", "model.int8.onnx", "tokenizer.json"
 SCALES, STATIC = "scales", "static"  # what a graph with static scales says of itself in its metadata
+PADDING, LEFT_OUT = "padding", "left out"  # and one that `registry/families/unpadding.py` has changed
 THREADS_VARIABLE = "KALIMTAK_INFERENCE_THREADS"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-TEXTS_PER_PASS = {CPU: 8, CUDA: 64}
-# Padded tokens for each real one, at most: beyond that, passes of their own cost a CPU less. On a GPU passes count.
-MOST_PADDED = {CPU: 1.1, CUDA: float("inf")}
 # By default products on a GPU are of 10 bits (TF32): an NVIDIA H200 gave probabilities that differed by up to 0.0012.
 PROVIDER_OPTIONS = {CUDA: {"use_tf32": "0"}}
 TOLERANCE = 1e-4  # of a probability, between a text alone and in company
@@ -37,6 +37,21 @@ TOLERANCE = 1e-4  # of a probability, between a text alone and in company
 # from a forward pass in int8, 11 % in fp32, and int8 is as close to fp32 as before (docs/decisions, 22).
 SLOW_ON_CPU = "SkipLayerNormFusion"
 _UNEQUAL = ("short", "a somewhat longer text, so that the short one is padded beside it", "two words")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a pass that several texts share: `texts` and their `tokens`, and `places` (with padding) for each token."""
+
+    texts: int
+    tokens: float
+    places: float
+
+
+ALONE = Limits(1, float("inf"), 1.0)
+# Beyond them a CPU is as fast with passes of their own (texts of 128 tokens gain nothing); on a GPU passes count.
+LIMITS = {CPU: Limits(16, 256, 1.1), CUDA: Limits(64, float("inf"), float("inf"))}
+WITHOUT_PADDING = Limits(16, 256, 1.5)  # attention alone is padded
 
 
 class Graph:
@@ -50,7 +65,9 @@ class Graph:
         self._session = onnxruntime.InferenceSession(str(path), session_options(threads, provider), providers=wanted)
         self.provider: str = self._session.get_providers()[0]
         self._inputs = {each.name for each in self._session.get_inputs()}
-        self.has_static_scales = self._session.get_modelmeta().custom_metadata_map.get(SCALES) == STATIC
+        told = self._session.get_modelmeta().custom_metadata_map
+        self.has_static_scales = told.get(SCALES) == STATIC
+        self.limits = WITHOUT_PADDING if told.get(PADDING) == LEFT_OUT else LIMITS[self.provider]
 
     def run(self, tokens: Tokens) -> NDArray[np.float32]:
         """Logits (labels,) of one text."""
@@ -90,14 +107,14 @@ def padded(texts: Sequence[Tokens]) -> dict[str, NDArray[np.int64]]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def passes(lengths: Sequence[int], most: int, padded_share: float) -> list[list[int]]:
-    """Which texts share a pass, by index, longest first: at most `most`, and `padded_share` times their tokens."""
+def passes(lengths: Sequence[int], limits: Limits) -> list[list[int]]:
+    """Which texts share a pass, by index, longest first."""
     chunks: list[list[int]] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         tokens += lengths[index]
-        fits = chunks and len(chunks[-1]) < most
-        if fits and lengths[chunks[-1][0]] * (len(chunks[-1]) + 1) <= padded_share * tokens:
+        fits = chunks and len(chunks[-1]) < limits.texts and tokens <= limits.tokens
+        if fits and lengths[chunks[-1][0]] * (len(chunks[-1]) + 1) <= limits.places * tokens:
             chunks[-1].append(index)
         else:
             chunks.append([index])
@@ -121,7 +138,7 @@ class OnnxPredictor:
         is_int8 = (self._serving / INT8_NAME).is_file()
         self._graph = Graph(self._serving / (INT8_NAME if is_int8 else FP32_NAME), threads=_threads())
         may_share = not is_int8 or self._graph.has_static_scales
-        self._texts_per_pass = self._most_per_pass(self._graph) if may_share else 1
+        self._limits = self._limits_of(self._graph) if may_share else ALONE
 
     def accelerate(self, device: str) -> None:
         """Compute in fp32 on a GPU from now on, where `device` (auto, cpu, cuda, mps) allows it and one is there.
@@ -135,38 +152,38 @@ class OnnxPredictor:
         if graph.provider != CUDA:
             logger.warning("The GPU cannot be used, so the CPU answers; see what onnxruntime said above.")
             return
-        self._graph, self._texts_per_pass = graph, self._most_per_pass(graph)
-        self.batches = self._texts_per_pass > 1
+        self._graph, self._limits = graph, self._limits_of(graph)
+        self.batches = self._limits != ALONE
 
     def predict(self, inputs: Sequence[Fields]) -> list[Answer]:
         """`registry.families.base.Predictor`."""
         tokens = [self._tokenisation.encode(fields) for fields in inputs]
-        logits = self._logits(self._graph, tokens, self._texts_per_pass)
+        logits = self._logits(self._graph, tokens, self._limits)
         return [
             Answer(self.calibration.probabilities(each).astype(np.float32), text.truncated)
             for each, text in zip(logits, tokens, strict=True)
         ]
 
-    def _logits(self, graph: Graph, texts: Sequence[Tokens], per_pass: int) -> list[NDArray[np.float32]]:
-        """Of each text (labels,), in the order given; passes take texts of about equal length."""
-        if per_pass == 1:
+    def _logits(self, graph: Graph, texts: Sequence[Tokens], limits: Limits) -> list[NDArray[np.float32]]:
+        """Of each text (labels,), in the order given."""
+        if limits == ALONE or len(texts) == 1:
             return [graph.run(text) for text in texts]
         logits: dict[int, NDArray[np.float32]] = {}
-        for chunk in passes([len(text) for text in texts], per_pass, MOST_PADDED[graph.provider]):
+        for chunk in passes([len(text) for text in texts], limits):
             logits |= zip(chunk, graph.run_batch(padded([texts[index] for index in chunk])), strict=True)
         return [logits[index] for index in range(len(texts))]
 
-    def _most_per_pass(self, graph: Graph) -> int:
-        """1 where this model takes padding for text, as one does that reads the last token of a row."""
+    def _limits_of(self, graph: Graph) -> Limits:
+        """`ALONE` where this model takes padding for text, as one does that reads the last token of a row."""
         texts = [self._tokenisation.encode((text,) * len(self.input_fields)) for text in _UNEQUAL]
-        alone = np.stack(self._logits(graph, texts, 1))
+        alone = np.stack(self._logits(graph, texts, ALONE))
         try:
             together = graph.run_batch(padded(texts))
         except Exception as error:  # whatever onnxruntime makes of several rows
             logger.warning("Texts are answered one by one, since the graph takes no batch: %s", error)
-            return 1
+            return ALONE
         difference = self.calibration.probabilities(alone) - self.calibration.probabilities(together)
-        return TEXTS_PER_PASS[graph.provider] if np.abs(difference).max() <= TOLERANCE else 1
+        return graph.limits if np.abs(difference).max() <= TOLERANCE else ALONE
 
 
 def _threads() -> int:

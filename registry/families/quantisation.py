@@ -17,23 +17,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from registry.families.graph_files import drop_unused, is_large, save, session
 from registry.families.onnx_predictor import SCALES, STATIC, feeds_of
 from registry.families.tokenisation import Tokens
+from registry.families.unpadding import without_padding
 
 MIGRATION = 0.8  # how much of the difference between channels goes from activations to weights; best of 0.35 to 1
 CALIBRATION_TEXTS = 64
 MARGIN = 1.2  # other texts go beyond what those showed; of 0.8 to 1.5, 1.2 and 1.5 agree with fp32 best
 _CONTRIB = "com.microsoft"  # operators that are onnxruntime's own
-MOST_BYTES_IN_ONE = 1_900_000_000  # of weights; a protobuf file ends at 2 GiB, beyond that they lie in a file beside it
 _FACTORS = (1e-2, 1e2)  # a channel that was silent in the calibration texts may speak later
 
 
@@ -78,7 +77,7 @@ def quantise(source: Path, target: Path, texts: Sequence[Tokens], *, static: boo
     _halve_embeddings(model)
     if static:
         _fix_scales(model, ranges)
-        _save(model, target)
+        save(without_padding(model, texts), target)
         return
     quantize_dynamic(
         model,
@@ -86,7 +85,7 @@ def quantise(source: Path, target: Path, texts: Sequence[Tokens], *, static: boo
         op_types_to_quantize=["MatMul"],
         per_channel=True,
         weight_type=QuantType.QInt8,
-        use_external_data_format=_is_large(model),
+        use_external_data_format=is_large(model),
     )
 
 
@@ -104,17 +103,15 @@ def _products(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     return products
 
 
-def _is_large(model: onnx.ModelProto) -> bool:
-    return sum(len(each.raw_data) for each in model.graph.initializer) > MOST_BYTES_IN_ONE
-
-
 def _smooth(model: onnx.ModelProto, ranges: Ranges) -> None:
-    """Insert a factor per channel before the matrix products and its inverse into their weights.
+    """Divide the channels of activations by a factor each, and multiply the weights that they meet by the same.
 
+    What heads of attention give is divided in the weights that make it, other activations by a node of its own.
     `ranges` gets those of the new activations.
     """
-    weights = {each.name: each for each in model.graph.initializer}
-    uses = Counter(name for node in model.graph.node for name in node.input)
+    graph = model.graph
+    weights = {each.name: each for each in graph.initializer}
+    uses = Counter(name for node in graph.node for name in node.input)
     for number, (activation, products) in enumerate(_products(model).items()):
         nodes = [node for node in products if uses[node.input[1]] == 1]
         if not nodes:
@@ -122,14 +119,46 @@ def _smooth(model: onnx.ModelProto, ranges: Ranges) -> None:
         arrays = [numpy_helper.to_array(weights[node.input[1]]) for node in nodes]
         found = ranges[activation]
         factors = _factors(found.peaks, np.max([np.abs(array).max(axis=1) for array in arrays], axis=0))
-        smoothed = f"smoothed_{number}"
-        ranges[smoothed] = found.divided(factors)
-        model.graph.initializer.append(numpy_helper.from_array(1 / factors, f"{smoothed}_factors"))
-        divide = onnx.helper.make_node("Mul", [activation, f"{smoothed}_factors"], [smoothed])
-        model.graph.node.insert(_position(model.graph, nodes[0]), divide)
         for node, array in zip(nodes, arrays, strict=True):
             weights[node.input[1]].CopyFrom(numpy_helper.from_array(array * factors[:, np.newaxis], node.input[1]))
-            node.input[0] = smoothed
+        values = _values_behind(graph, activation, uses, weights) if len(nodes) == uses[activation] else ()
+        for name in values:
+            weights[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights[name]) / factors, name))
+        smoothed = activation if values else f"smoothed_{number}"
+        ranges[smoothed] = found.divided(factors)
+        if not values:
+            graph.initializer.append(numpy_helper.from_array(1 / factors, f"{smoothed}_factors"))
+            divide = onnx.helper.make_node("Mul", [activation, f"{smoothed}_factors"], [smoothed])
+            graph.node.insert(_position(graph, nodes[0]), divide)
+            for node in nodes:
+                node.input[0] = smoothed
+
+
+def _values_behind(
+    graph: onnx.GraphProto, activation: str, uses: Counter[str], weights: dict[str, onnx.TensorProto]
+) -> tuple[str, ...]:
+    """The names of the matrix and the bias that make the values whose weighted sums `activation` consists of.
+
+    Each channel of `activation` is a sum of the same channel of the values, so both may be divided by the same. Empty
+    where anything but that is done to them on the way, or somebody else uses them.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    name, names = activation, []
+    for kind, position in (("Reshape", 0), ("Transpose", 0), ("MatMul", 1), ("Transpose", 0), ("Reshape", 0)):
+        node = makers.get(name)
+        if node is None or node.op_type != kind or (uses[name] != 1 and name != activation):
+            return ()
+        name = node.input[position]
+    for kind in ("Add", "MatMul"):
+        node = makers.get(name)
+        if node is None or node.op_type != kind or uses[name] != 1:
+            return ()
+        constants = [each for each in node.input if each in weights and uses[each] == 1]
+        if len(constants) != 1:
+            return ()
+        names += constants
+        name = next(each for each in node.input if each not in weights)
+    return tuple(names)
 
 
 def _ranges(model: onnx.ModelProto, activations: Sequence[str], texts: Sequence[Tokens]) -> Ranges:
@@ -137,12 +166,12 @@ def _ranges(model: onnx.ModelProto, activations: Sequence[str], texts: Sequence[
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in activations)
-    session = _session(probe)
-    known = {each.name for each in session.get_inputs()}
+    run = session(probe)
+    known = {each.name for each in run.get_inputs()}
     ranges: Ranges = {}
     for tokens in texts[:CALIBRATION_TEXTS]:
         feeds = {name: values for name, values in feeds_of(tokens).items() if name in known}
-        for name, values in zip(activations, session.run(list(activations), feeds), strict=True):
+        for name, values in zip(activations, run.run(list(activations), feeds), strict=True):
             rows = values.reshape(-1, values.shape[-1])
             ranges[name] = Range(rows.min(axis=0), rows.max(axis=0)).joined(ranges.get(name))
     return ranges
@@ -176,9 +205,7 @@ def _fix_scales(model: onnx.ModelProto, ranges: Ranges) -> None:
             graph.node.insert(position, product)
             if added:
                 graph.node.remove(added[1])
-    left = {name for node in graph.node for name in node.input}
-    for each in [each for each in graph.initializer if each.name not in left]:
-        graph.initializer.remove(each)
+    drop_unused(graph)
     model.opset_import.append(onnx.helper.make_opsetid(_CONTRIB, 1))
     onnx.helper.set_model_props(model, {SCALES: STATIC})
 
@@ -207,24 +234,6 @@ def _bias_of(
             if bias is not None and list(bias.dims) == list(weights[product.input[1]].dims[1:]):
                 return other, node
     return ()
-
-
-def _save(model: onnx.ModelProto, target: Path) -> None:
-    data = target.with_name(f"{target.name}.data")
-    data.unlink(missing_ok=True)  # onnx would write behind what is there
-    if _is_large(model):
-        onnx.save(model, target, save_as_external_data=True, location=data.name)
-    else:
-        onnx.save(model, target)
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    if not _is_large(model):
-        return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        _save(model, path)
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def _factors(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import families
-from registry.families import onnx_predictor
-from registry.families.onnx_predictor import CPU, CUDA, FP32_NAME, INT8_NAME, OnnxPredictor, passes, session_options
+from registry.families.onnx_predictor import (
+    ALONE,
+    CPU,
+    CUDA,
+    FP32_NAME,
+    INT8_NAME,
+    LIMITS,
+    Limits,
+    OnnxPredictor,
+    passes,
+    session_options,
+)
 from registry.families.quantisation import quantise
 from registry.manifest import read_manifest
 from tests.registry.families.material import Built, sentences
@@ -51,7 +61,7 @@ def test_in_fp32_texts_share_passes_and_are_answered_as_if_alone(fp32: OnnxPredi
     alone = [fp32.predict([fields])[0] for fields in TEXTS]
     counted = Passes(fp32)
     together = fp32.predict(TEXTS)
-    assert max(counted.sizes) == onnx_predictor.TEXTS_PER_PASS[CPU]
+    assert max(counted.sizes) == LIMITS[CPU].texts
     assert sum(counted.sizes) == len(TEXTS)
     for one, other in zip(alone, together, strict=True):
         assert np.abs(one.probabilities - other.probabilities).max() <= 1e-4
@@ -77,7 +87,7 @@ def test_in_int8_with_static_scales_texts_share_passes_and_are_answered_as_if_al
     alone = [predictor.predict([fields])[0].probabilities for fields in TEXTS]
     counted = Passes(predictor)
     together = [answer.probabilities for answer in predictor.predict(TEXTS)]
-    assert 1 < max(counted.sizes) <= onnx_predictor.TEXTS_PER_PASS[CPU]
+    assert 1 < max(counted.sizes) <= LIMITS[CPU].texts
     assert sum(counted.sizes) == len(TEXTS)
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
 
@@ -89,13 +99,21 @@ def test_in_int8_with_dynamic_scales_each_text_has_a_pass_of_its_own(int8) -> No
     assert counted.sizes == [1] * len(TEXTS)
 
 
-@given(st.lists(st.integers(1, 512), max_size=40), st.integers(1, 9), st.sampled_from([1.0, 1.1, 2.0, float("inf")]))
-def test_passes_take_every_text_once_and_keep_their_bounds(lengths: list[int], most: int, share: float) -> None:
-    chunks = passes(lengths, most, share)
+@given(
+    st.lists(st.integers(1, 512), max_size=40),
+    st.integers(1, 9),
+    st.sampled_from([1.0, 40.0, 256.0, float("inf")]),
+    st.sampled_from([1.0, 1.1, 2.0, float("inf")]),
+)
+def test_passes_take_every_text_once_and_keep_their_bounds(
+    lengths: list[int], most: int, all_tokens: float, share: float
+) -> None:
+    chunks = passes(lengths, Limits(most, all_tokens, share))
     assert sorted(index for chunk in chunks for index in chunk) == list(range(len(lengths)))
     for chunk in chunks:
         tokens = [lengths[index] for index in chunk]
         assert len(chunk) <= most and len(chunk) * max(tokens) <= share * sum(tokens)
+        assert len(chunk) == 1 or sum(tokens) <= all_tokens
 
 
 def test_a_model_that_takes_padding_for_text_is_asked_one_by_one(fp32: OnnxPredictor, monkeypatch) -> None:
@@ -104,7 +122,7 @@ def test_a_model_that_takes_padding_for_text_is_asked_one_by_one(fp32: OnnxPredi
     monkeypatch.setattr(
         graph, "run_batch", lambda feeds: run(feeds | {"attention_mask": np.ones_like(feeds["input_ids"])})
     )
-    assert fp32._most_per_pass(graph) == 1
+    assert fp32._limits_of(graph) == ALONE
 
 
 def test_a_graph_that_takes_no_batch_is_asked_one_by_one(fp32: OnnxPredictor, monkeypatch) -> None:
@@ -116,7 +134,7 @@ def test_a_graph_that_takes_no_batch_is_asked_one_by_one(fp32: OnnxPredictor, mo
         return run(feeds)
 
     monkeypatch.setattr(fp32._graph, "run_batch", one_row)
-    assert fp32._most_per_pass(fp32._graph) == 1
+    assert fp32._limits_of(fp32._graph) == ALONE
 
 
 def test_a_step_that_is_slow_on_a_cpu_is_not_made_of_two_quick_ones(built: Builder, tmp_path: Path) -> None:

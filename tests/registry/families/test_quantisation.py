@@ -75,6 +75,69 @@ def test_smoothing_changes_no_answer_and_levels_the_channels(graph: Path) -> Non
     assert factors[:2].max() < factors[2:].min() / 10
 
 
+def attention(tmp_path: Path, *, twice: bool = False) -> Path:
+    """One layer of attention with two heads, whose values have two channels a hundred times larger than the rest.
+
+    `twice`: the values are also used in another way.
+    """
+    chooser = np.random.default_rng(2)
+    arrays = {name: chooser.normal(size=(WIDTH, WIDTH)).astype(np.float32) / 6 for name in ("query", "value", "out")}
+    arrays["value"][:, :2] *= 100
+    arrays["out"][:2] /= 100
+    arrays |= {
+        "table": chooser.normal(size=(VOCABULARY, WIDTH)).astype(np.float32),
+        "bias": chooser.normal(size=WIDTH).astype(np.float32),
+        "heads": np.array([0, -1, 2, WIDTH // 2]),
+        "width": np.array([0, -1, WIDTH]),
+        "axis": np.array([1]),
+    }
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["embedded"], name="look_up")]
+    for each in ("query", "value"):
+        nodes += [
+            helper.make_node("MatMul", ["embedded", each], [f"{each}_product"], name=f"{each}_product"),
+            helper.make_node(
+                "Add",
+                [f"{each}_product", "bias"] if each == "query" else ["value_bias", "value_product"],
+                [f"{each}_added"],
+                name=f"{each}_add",
+            ),
+            helper.make_node("Reshape", [f"{each}_added", "heads"], [f"{each}_heads"], name=f"{each}_split"),
+        ]
+    nodes += [
+        helper.make_node("Transpose", ["query_heads"], ["queries"], name="queries", perm=[0, 2, 1, 3]),
+        helper.make_node("Transpose", ["query_heads"], ["keys"], name="keys", perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["value_heads"], ["values"], name="values", perm=[0, 2, 1, 3]),
+        helper.make_node("MatMul", ["queries", "keys"], ["likeness"], name="likeness"),
+        helper.make_node("Softmax", ["likeness"], ["shares"], name="shares"),
+        helper.make_node("MatMul", ["shares", "values"], ["sums"], name="sums"),
+        helper.make_node("Transpose", ["sums"], ["joined"], name="join", perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["joined", "width"], ["context"], name="merge"),
+        helper.make_node("MatMul", ["context", "out"], ["each"], name="out"),
+        helper.make_node("Add", ["each", "value_added" if twice else "embedded"], ["all"], name="residual"),
+        helper.make_node("ReduceMean", ["all", "axis"], ["logits"], name="mean", keepdims=0),
+    ]
+    arrays["value_bias"] = chooser.normal(size=WIDTH).astype(np.float32)
+    shown = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    told = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", WIDTH])
+    initialisers = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    made = helper.make_graph(nodes, "attention", [shown], [told], initialisers)
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "a.onnx")
+    return tmp_path / "a.onnx"
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_heads_give_is_smoothed_in_the_weights_of_the_values(tmp_path: Path, twice: bool) -> None:
+    path = attention(tmp_path, twice=twice)
+    model = onnx.load(path)
+    _smooth(model, ranges := _ranges(model, list(_products(model)), texts(20)))
+    onnx.save(model, path.with_name("smooth.onnx"))
+    np.testing.assert_allclose(logits(path.with_name("smooth.onnx")), logits(path), atol=1e-4)
+    out = next(node for node in model.graph.node if node.name == "out")
+    assert (out.input[0] == "context") == (not twice)
+    peaks = ranges[out.input[0]].peaks
+    assert peaks[:2].max() < 3 * peaks[2:].max()
+
+
 def test_embeddings_in_half_precision_take_half_the_room_and_answer_alike(graph: Path) -> None:
     model = onnx.load(graph)
     _halve_embeddings(model)
@@ -146,7 +209,7 @@ def test_weights_too_many_for_one_file_lie_beside_it(
     graph: Path, monkeypatch: pytest.MonkeyPatch, static: bool
 ) -> None:
     quantise(graph, graph.with_name("one.onnx"), texts(20), static=static)
-    monkeypatch.setattr("registry.families.quantisation.MOST_BYTES_IN_ONE", 0)
+    monkeypatch.setattr("registry.families.graph_files.MOST_BYTES_IN_ONE", 0)
     graph.with_name("two.onnx.data").write_bytes(b"of a conversion that was broken off")
     quantise(graph, graph.with_name("two.onnx"), texts(20), static=static)
     assert graph.with_name("two.onnx.data").stat().st_size > graph.with_name("two.onnx").stat().st_size
