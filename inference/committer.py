@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
+from kalimtak.core.cores import PLACE
+
 logger = logging.getLogger(__name__)
 
 WAITING_SECONDS = 0.003  # of a commit, on average, that make a thread for it worth while
@@ -81,6 +83,7 @@ class Committer(Generic[Draft, Result]):
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        PLACE.keep()
         while True:
             with self._changed:
                 while not self._pending and not self._stopping:

@@ -1,8 +1,9 @@
 """The batcher of a serving process: what waits is answered together, and made durable together.
 
 Request threads hand in work and wait; one thread takes what is waiting, runs the models, and hands the answers of the
-round to the committer, which records them together and only then lets anybody have one. It never waits for company: a
-request that comes alone is a round of its own. Equal texts of a round are computed once.
+round to the committer, which records them together and only then lets anybody have one. A request that comes alone is
+a round of its own, at once. Only those who were just answered together are waited for, as long as they come back one
+after the other: then they share a pass and a commit again. Equal texts of a round are computed once.
 
 The engine deliberately knows neither versions nor classifiers nor the database. Work brings the predictor chosen for
 it, so no request can mix two versions, and a replaced version is freed when its last work is done.
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from inference.committer import Answered, Committer, ModelFailed, RecordFailed
+from kalimtak.core.cores import PLACE
 from registry.families.base import Answer, Fields, Predictor
 
 __all__ = ["Engine", "ModelFailed", "Overloaded", "RecordFailed", "Work"]
@@ -27,7 +29,9 @@ logger = logging.getLogger(__name__)
 CAPACITY = 256  # texts waiting
 ROUND_TEXTS = 32  # between two commits, so that nobody waits long behind a crowd
 PIECE_TEXTS = 8  # of one request in a round, so that single texts are not held up by a large batch
-HELD_SECONDS = 0.006  # that an answer waits for those that are computed meanwhile, to share a commit with them
+# Who comes back after an answer, as most clients do under load, does it while the others are still being told theirs.
+RETURN_SECONDS = 0.0015  # without anybody coming back, until those who have begin without the others
+MOST_RETURN_SECONDS = 0.006
 BATCH_FACTOR = 8  # a text of a model that computes whole batches at once counts as an eighth
 
 Draft = TypeVar("Draft")
@@ -83,6 +87,8 @@ class Engine(Generic[Draft, Result]):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._expected = 0  # requests answered together last, whose clients may come back
+        self._return_until = self._latest_return = 0.0  # seconds of `perf_counter`
 
     @property
     def waiting(self) -> int:
@@ -107,7 +113,9 @@ class Engine(Generic[Draft, Result]):
                 self._thread.start()
             self._texts += len(inputs)
             self._waiting.append(work)
-            self._changed.notify()
+            self._return_until = min(work.submitted + RETURN_SECONDS, self._latest_return)
+            if len(self._waiting) == 1 or len(self._waiting) >= self._expected:
+                self._changed.notify()
         return work.future
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -120,16 +128,10 @@ class Engine(Generic[Draft, Result]):
         self._committer.stop(timeout)
 
     def _run(self) -> None:
-        held: list[Work[Draft, Result]] = []
-        since = 0.0
+        PLACE.keep()
         while pieces := self._take():
-            answered = self._round(pieces)
-            since = since if held else time.perf_counter()
-            held += answered
-            # Whoever comes back from the commit before comes first alone, the others while it is computed.
-            if held and not (self._waiting and len(held) < ROUND_TEXTS and time.perf_counter() - since < HELD_SECONDS):
-                self._committer.commit(held)
-                held = []
+            if answered := self._round(pieces):
+                self._committer.commit(answered)
 
     def _round(self, pieces: "list[tuple[Work[Draft, Result], Sequence[Fields]]]") -> "list[Work[Draft, Result]]":
         """Compute every piece; returns the requests whose answers are all there now."""
@@ -141,7 +143,8 @@ class Engine(Generic[Draft, Result]):
             _fail(works, ModelFailed(str(error)))
         failed = [work for work in works if work.future.done()]
         self._put_back([work for work in works if not work.is_answered and not work.future.done()])
-        self._settle(failed)
+        if failed:
+            self._settle(failed)
         return [work for work in works if work.is_answered and not work.future.done()]
 
     def _take(self) -> "list[tuple[Work[Draft, Result], Sequence[Fields]]]":
@@ -150,8 +153,8 @@ class Engine(Generic[Draft, Result]):
         room = ROUND_TEXTS
         with self._changed:
             while not pieces and (self._waiting or not self._stopping):
-                while not self._waiting and not self._stopping:
-                    self._changed.wait()
+                while not self._stopping and (pause := self._pause()) != 0:
+                    self._changed.wait(pause)
                 while self._waiting and room > 0:
                     work = self._waiting.popleft()
                     if not work.answers and not work.future.set_running_or_notify_cancel():
@@ -162,6 +165,14 @@ class Engine(Generic[Draft, Result]):
                     pieces.append((work, piece))
         return pieces
 
+    def _pause(self) -> float | None:
+        """Seconds to wait before the next round begins with what waits now. None: until something does."""
+        if not self._waiting:
+            return None
+        if len(self._waiting) >= self._expected:
+            return 0
+        return max(0.0, self._return_until - time.perf_counter())
+
     def _put_back(self, works: "Sequence[Work[Draft, Result]]") -> None:
         """Requests with texts left go to the end of the queue, behind those that came meanwhile."""
         if works:
@@ -170,8 +181,11 @@ class Engine(Generic[Draft, Result]):
 
     def _settle(self, works: Sequence[Answered[Draft, Result]]) -> None:
         """These requests have their outcome and wait no longer."""
+        now = time.perf_counter()
         with self._changed:
             self._texts -= sum(len(work.inputs) for work in works)
+            self._expected = min(len(works), ROUND_TEXTS)
+            self._return_until, self._latest_return = now + RETURN_SECONDS, now + MOST_RETURN_SECONDS
 
     def _compute(self, pieces: "list[tuple[Work[Draft, Result], Sequence[Fields]]]") -> None:
         """Answer every piece, each text of a model once. A text that the model fails on fails its own requests only."""

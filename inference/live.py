@@ -18,6 +18,7 @@ from django.db.models import Max
 
 from inference.helpers import Absent, can_answer, cascade_thresholds, own_model, policy_of, with_helpers
 from kalimtak.core.alerts import alert_open, alert_over
+from kalimtak.core.cores import PLACE
 from kalimtak.core.crashpoints import crashpoint
 from kalimtak.core.errors import NotFound, Unavailable, WouldWait
 from registry.families import load
@@ -165,6 +166,7 @@ class LiveModels:
                 self._thread.start()
 
     def _keep_fresh(self) -> None:
+        PLACE.leave()
         while not self._stop.wait(POLL_SECONDS):
             try:
                 close_old_connections()

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kalimtak.core import env
+from kalimtak.core import cores, env
 
 env.load_dotenv(Path(__file__).resolve().parent.parent / ".env")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken by processes
@@ -18,6 +18,7 @@ port = env.integer("PORT", 8000, low=1, high=65_535)
 bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 workers = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, low=1, high=1024)
+pinned = env.boolean("KALIMTAK_PIN_WORKERS", default=True)
 worker_class = "kalimtak.worker.Worker"
 threads = 16
 keepalive = 30
@@ -42,6 +43,12 @@ logconfig_dict = {
     "root": {"level": "WARNING", "handlers": ["console"]},
     "loggers": {"gunicorn.error": {"level": "INFO", "handlers": ["console"], "propagate": False}},
 }
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker a core that no other has; in gunicorn's master, which knows them all."""
+    held = [getattr(other, "core", None) for other in server.WORKERS.values()]
+    worker.core = cores.for_next(held, workers) if pinned else None
 
 
 def post_worker_init(worker: Any) -> None:

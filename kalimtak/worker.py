@@ -18,7 +18,7 @@ import socket
 import struct
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from kalimtak.balance import Balance
+from kalimtak.core.cores import PLACE
 from kalimtak.core.errors import error_body
 from kalimtak.pace import keeps_pace
 
@@ -68,6 +69,8 @@ _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """The worker class of `kalimtak/gunicorn.py`."""
 
+    core: int | None = None  # that the threads which carry the traffic keep to
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._since: deque[float] = deque()  # when each request came that waits for a thread, monotonic seconds
@@ -97,6 +100,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         # gunicorn collects what a line of its access log might say even where nobody asked for that log.
         self.log._access_log_enabled = self.log.access_log_enabled and self.log.access_log.hasHandlers()
         super().init_process()
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=self.cfg.threads, initializer=PLACE.leave)
+
+    def run(self) -> None:
+        PLACE.take(self.core)
+        PLACE.keep()
+        super().run()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inference.engine import Engine, ModelFailed, Overloaded, RecordFailed
+from kalimtak.core.cores import Place, usable
 from registry.families.base import Answer
 
 
@@ -95,13 +96,77 @@ def test_what_waits_is_recorded_in_one_group(engine, ledger):
     assert [len(group) for group in ledger.groups] == [1, 5]
 
 
-def test_what_comes_while_a_model_computes_shares_its_commit(engine, ledger):
-    model = Parrot(seconds=0.05)
-    futures = [engine.submit(model, [("first",)], shares)]
-    wait_for(lambda: model.calls)
-    futures += [engine.submit(model, [(f"{number}",)], shares) for number in range(3)]
+@pytest.fixture
+def patient(monkeypatch):
+    """Whoever comes back is waited for so long that a test can see it."""
+    monkeypatch.setattr("inference.engine.RETURN_SECONDS", 1.0)
+    monkeypatch.setattr("inference.engine.MOST_RETURN_SECONDS", 5.0)
+
+
+def answered_together(engine, ledger, count):
+    ledger.open.clear()
+    futures = [engine.submit(Parrot(), [("first",)], shares)]
+    time.sleep(0.05)
+    futures += [engine.submit(Parrot(), [(f"{number}",)], shares) for number in range(count)]
+    ledger.open.set()
+    assert [future.result(5) for future in futures] == [[0.5]] * (count + 1)
+    assert [len(group) for group in ledger.groups] == [1, count]
+
+
+def test_those_who_come_back_one_after_the_other_are_answered_together_again(engine, ledger, patient):
+    answered_together(engine, ledger, 4)
+    futures = []
+    for number in range(4):
+        futures.append(engine.submit(Parrot(), [(f"again {number}",)], shares))
+        time.sleep(0.02)
     assert [future.result(5) for future in futures] == [[0.5]] * 4
-    assert [len(group) for group in ledger.groups] == [4]
+    assert [len(group) for group in ledger.groups] == [1, 4, 4]
+
+
+def test_who_comes_back_without_the_others_waits_for_them_a_moment(engine, ledger, patient):
+    answered_together(engine, ledger, 4)
+    began = time.perf_counter()
+    assert engine.submit(Parrot(), [("again",)], shares).result(5) == [0.5]
+    assert 0.9 < time.perf_counter() - began < 4.0
+
+
+def test_nobody_is_waited_for_longer_than_the_limit(engine, ledger, patient, monkeypatch):
+    monkeypatch.setattr("inference.engine.MOST_RETURN_SECONDS", 0.4)
+    answered_together(engine, ledger, 8)
+    futures = []
+    while not futures or not futures[0].done():
+        futures.append(engine.submit(Parrot(), [("again",)], shares))
+        time.sleep(0.1)
+    assert 1 < len(futures) < 8
+
+
+def test_who_comes_alone_again_and_again_waits_for_nobody(engine, patient):
+    began = time.perf_counter()
+    for number in range(5):
+        assert engine.submit(Parrot(), [(f"{number}",)], shares).result(5) == [0.5]
+    assert time.perf_counter() - began < 1.0
+
+
+@pytest.mark.skipif(len(usable()) < 2, reason="there is one core only, or the system does not tell")
+def test_models_and_commits_keep_to_the_core_of_the_process(engine, ledger, monkeypatch):
+    place, seen = Place(), {}
+    place.take(usable()[-1])
+    monkeypatch.setattr("inference.engine.PLACE", place)
+    monkeypatch.setattr("inference.committer.PLACE", place)
+    monkeypatch.setattr("inference.committer.WAITING_SECONDS", -1.0)  # so that a thread of its own commits
+
+    class Where(Parrot):
+        def predict(self, inputs):
+            seen[threading.current_thread().name] = usable()
+            return super().predict(inputs)
+
+    record = engine._committer._record
+    engine._committer._record = lambda drafts: (
+        seen.update({threading.current_thread().name: usable()}) or record(drafts)
+    )
+    assert engine.submit(Where(), texts(1), shares).result(5) == [0.5]
+    assert seen == {"batcher": usable()[-1:], "committer": usable()[-1:]}
+    assert len(usable()) > 1
 
 
 def test_a_recorder_that_fails_leaves_nobody_with_an_answer(engine, ledger):
