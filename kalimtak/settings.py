@@ -220,6 +220,7 @@ KALIMTAK_RETENTION_DAYS = env.integer("KALIMTAK_RETENTION_DAYS", 90, low=1, high
 KALIMTAK_METRICS_NETWORKS = env.networks("KALIMTAK_METRICS_NETWORKS", ["127.0.0.0/8", "::1/128"])
 KALIMTAK_DEVICE = env.choice("KALIMTAK_DEVICE", "auto", ["auto", "cpu", "cuda", "mps"])
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, low=1, high=1024)
+KALIMTAK_PIN_WORKERS = env.boolean("KALIMTAK_PIN_WORKERS", default=True)
 KALIMTAK_HOST = socket.gethostname()
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024**2
 FILE_UPLOAD_PERMISSIONS = 0o600
