@@ -44,7 +44,7 @@ class Answered(Protocol[DraftOf, Result]):
 
 
 class Committer(Generic[Draft, Result]):
-    """Records rounds of answered requests with `record`, in order, then ends their futures and calls `settled`.
+    """Records rounds of answered requests with `record`, in order, then calls `settled` and ends their futures.
 
     `record(drafts)` makes the drafts durable in one go and returns, for each, what its request shall get: a result, or
     an exception. Where it raises, every request of the round gets `RecordFailed`.
@@ -107,12 +107,13 @@ class Committer(Generic[Draft, Result]):
                 results = [RecordFailed(str(error))] * len(ready)
             waited = max(0.0, time.perf_counter() - began - (time.process_time() - worked))
             self._waiting += MEMORY * (waited - self._waiting)
+        self._settled(works)  # first, so that it is known who may come back when the first of them does
+        if ready:
             for work, result in zip(ready, results, strict=True):
                 if isinstance(result, Exception):
                     work.future.set_exception(result)
                 else:
                     work.future.set_result(result)
-        self._settled(works)
 
     def _drafts(self, works: Sequence[Answered[Draft, Result]]) -> tuple[list[Answered[Draft, Result]], list[Draft]]:
         now = time.perf_counter()

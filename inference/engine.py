@@ -2,8 +2,8 @@
 
 Request threads hand in work and wait; one thread takes what is waiting, runs the models, and hands the answers of the
 round to the committer, which records them together and only then lets anybody have one. A request that comes alone is
-a round of its own, at once. Only those who were just answered together are waited for, as long as they come back one
-after the other: then they share a pass and a commit again. Equal texts of a round are computed once.
+a round of its own, at once. Only for a few milliseconds after an answer to several are those waited for, as long as
+they come back one after the other: then they share a pass and a commit again. Equal texts of a round are computed once.
 
 The engine deliberately knows neither versions nor classifiers nor the database. Work brings the predictor chosen for
 it, so no request can mix two versions, and a replaced version is freed when its last work is done.
@@ -30,7 +30,7 @@ CAPACITY = 256  # texts waiting
 ROUND_TEXTS = 32  # between two commits, so that nobody waits long behind a crowd
 PIECE_TEXTS = 8  # of one request in a round, so that single texts are not held up by a large batch
 # Who comes back after an answer, as most clients do under load, does it while the others are still being told theirs.
-RETURN_SECONDS = 0.0015  # without anybody coming back, until those who have begin without the others
+RETURN_SECONDS = 0.002  # without anybody coming back, until those who have begin without the others
 MOST_RETURN_SECONDS = 0.006
 BATCH_FACTOR = 8  # a text of a model that computes whole batches at once counts as an eighth
 
@@ -169,7 +169,7 @@ class Engine(Generic[Draft, Result]):
         """Seconds to wait before the next round begins with what waits now. None: until something does."""
         if not self._waiting:
             return None
-        if len(self._waiting) >= self._expected:
+        if len(self._waiting) >= self._expected or any(work.answers for work in self._waiting):  # what was put back
             return 0
         return max(0.0, self._return_until - time.perf_counter())
 
@@ -186,6 +186,7 @@ class Engine(Generic[Draft, Result]):
             self._texts -= sum(len(work.inputs) for work in works)
             self._expected = min(len(works), ROUND_TEXTS)
             self._return_until, self._latest_return = now + RETURN_SECONDS, now + MOST_RETURN_SECONDS
+            self._changed.notify()
 
     def _compute(self, pieces: "list[tuple[Work[Draft, Result], Sequence[Fields]]]") -> None:
         """Answer every piece, each text of a model once. A text that the model fails on fails its own requests only."""

@@ -31,6 +31,7 @@ from interactions.services import (
     memo_response,
     spool_folder,
 )
+from kalimtak.core.cores import PLACE
 from kalimtak.core.errors import Unavailable
 from kalimtak.core.outages import lock_patience, outage_of
 
@@ -173,6 +174,7 @@ class Spool:
             self._file, self._thread, self.is_away = None, None, False
 
     def _run(self) -> None:
+        PLACE.leave()
         pause, rows, refused = FIRST_PAUSE, 0, 0
         try:
             while not self._stop.wait(pause):

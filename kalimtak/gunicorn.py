@@ -46,9 +46,9 @@ logconfig_dict = {
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the worker a core that no other has; in gunicorn's master, which knows them all."""
+    """Give the worker a core, if there are as many as workers; in gunicorn's master, which knows them all."""
     held = [getattr(other, "core", None) for other in server.WORKERS.values()]
-    worker.core = cores.for_next(held, workers) if pinned else None
+    worker.core = cores.for_next(held, server.num_workers) if pinned else None
 
 
 def post_worker_init(worker: Any) -> None:

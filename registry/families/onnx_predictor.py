@@ -1,8 +1,8 @@
 """Answering from `serving/` with tokenizers and onnxruntime alone.
 
 Texts share a pass. In int8 with static scales (`registry/families/quantisation.py`) and without padding
-(`registry/families/unpadding.py`) eight texts of 14 to 22 tokens took three tenths less than one by one, without a bit
-of an answer changed; in fp32 a text of 13 tokens among 256 of about equal length took 1.9 ms instead of 3.9 (MiniLM).
+(`registry/families/unpadding.py`) eight texts of 14 to 22 tokens took a quarter less than one by one, without a bit of
+an answer changed; in fp32 a text of 13 tokens among 256 of about equal length took 1.9 ms instead of 3.9 (MiniLM).
 With dynamic scales, which are taken over everything in a pass, a text could be answered otherwise in company than
 alone, so each has its own.
 """

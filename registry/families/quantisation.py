@@ -121,7 +121,8 @@ def _smooth(model: onnx.ModelProto, ranges: Ranges) -> None:
         factors = _factors(found.peaks, np.max([np.abs(array).max(axis=1) for array in arrays], axis=0))
         for node, array in zip(nodes, arrays, strict=True):
             weights[node.input[1]].CopyFrom(numpy_helper.from_array(array * factors[:, np.newaxis], node.input[1]))
-        values = _values_behind(graph, activation, uses, weights) if len(nodes) == uses[activation] else ()
+        is_all = len(nodes) == uses[activation]
+        values = _values_behind(graph, activation, len(factors), uses, weights) if is_all else ()
         for name in values:
             weights[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights[name]) / factors, name))
         smoothed = activation if values else f"smoothed_{number}"
@@ -135,12 +136,12 @@ def _smooth(model: onnx.ModelProto, ranges: Ranges) -> None:
 
 
 def _values_behind(
-    graph: onnx.GraphProto, activation: str, uses: Counter[str], weights: dict[str, onnx.TensorProto]
+    graph: onnx.GraphProto, activation: str, width: int, uses: Counter[str], weights: dict[str, onnx.TensorProto]
 ) -> tuple[str, ...]:
     """The names of the matrix and the bias that make the values whose weighted sums `activation` consists of.
 
-    Each channel of `activation` is a sum of the same channel of the values, so both may be divided by the same. Empty
-    where anything but that is done to them on the way, or somebody else uses them.
+    Each of the `width` channels of `activation` is a sum of the same channel of the values, so both may be divided by
+    the same. Empty where anything but that is done to them on the way, or somebody else uses them.
     """
     makers = {name: node for node in graph.node for name in node.output}
     name, names = activation, []
@@ -148,13 +149,17 @@ def _values_behind(
         node = makers.get(name)
         if node is None or node.op_type != kind or (uses[name] != 1 and name != activation):
             return ()
+        if kind == "Transpose" and [list(each.ints) for each in node.attribute] != [[0, 2, 1, 3]]:
+            return ()
         name = node.input[position]
     for kind in ("Add", "MatMul"):
         node = makers.get(name)
         if node is None or node.op_type != kind or uses[name] != 1:
             return ()
-        constants = [each for each in node.input if each in weights and uses[each] == 1]
-        if len(constants) != 1:
+        constants = [each for each in node.input if each in weights]
+        if len(constants) != 1 or uses[constants[0]] != 1 or weights[constants[0]].dims[-1] != width:
+            return ()
+        if kind == "MatMul" and constants[0] != node.input[1]:
             return ()
         names += constants
         name = next(each for each in node.input if each not in weights)

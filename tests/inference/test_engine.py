@@ -105,8 +105,9 @@ def patient(monkeypatch):
 
 def answered_together(engine, ledger, count):
     ledger.open.clear()
-    futures = [engine.submit(Parrot(), [("first",)], shares)]
-    time.sleep(0.05)
+    model = Parrot()
+    futures = [engine.submit(model, [("first",)], shares)]
+    wait_for(lambda: model.calls)
     futures += [engine.submit(Parrot(), [(f"{number}",)], shares) for number in range(count)]
     ledger.open.set()
     assert [future.result(5) for future in futures] == [[0.5]] * (count + 1)
@@ -131,13 +132,28 @@ def test_who_comes_back_without_the_others_waits_for_them_a_moment(engine, ledge
 
 
 def test_nobody_is_waited_for_longer_than_the_limit(engine, ledger, patient, monkeypatch):
-    monkeypatch.setattr("inference.engine.MOST_RETURN_SECONDS", 0.4)
+    monkeypatch.setattr("inference.engine.MOST_RETURN_SECONDS", 1.0)
     answered_together(engine, ledger, 8)
     futures = []
     while not futures or not futures[0].done():
         futures.append(engine.submit(Parrot(), [("again",)], shares))
-        time.sleep(0.1)
+        time.sleep(0.2)
     assert 1 < len(futures) < 8
+
+
+def test_a_large_batch_that_waits_for_its_next_piece_waits_for_nobody_to_come_back(engine, ledger, patient):
+    answered_together(engine, ledger, 4)
+    ledger.open.clear()
+    model = Parrot()
+    first = engine.submit(model, [("again",)], shares)
+    wait_for(lambda: model.calls, 10)
+    large = engine.submit(Parrot(), texts(12), shares)
+    others = [engine.submit(Parrot(), [(f"other {number}",)], shares) for number in range(3)]
+    ledger.open.set()
+    began = time.perf_counter()
+    assert [future.result(5) for future in (first, *others)] == [[0.5]] * 4
+    assert len(large.result(5)) == 12
+    assert time.perf_counter() - began < 0.9
 
 
 def test_who_comes_alone_again_and_again_waits_for_nobody(engine, patient):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -88,7 +89,8 @@ def serve(tmp_path):
         port = free_port()
         (tmp_path / "config.py").write_text(SERVER % port)
         (tmp_path / "application.py").write_text(APPLICATION)
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"} | environment
+        usual = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "KALIMTAK_PIN_WORKERS": "1"}
+        environment = os.environ | usual | environment
         command = [sys.executable, "-m", "gunicorn", "-c", str(tmp_path / "config.py")]
         server = psutil.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
         started.append(server)
@@ -104,7 +106,11 @@ def bound(server, wanted, seconds=20):
     """The cores of each worker's first thread, as soon as they are `wanted`, or after some seconds."""
     deadline = time.monotonic() + seconds
     while True:
-        found = sorted(worker.cpu_affinity() for worker in server.children() if worker.is_running())
+        found = []
+        for worker in server.children():
+            with suppress(psutil.Error):  # it ends meanwhile
+                found.append(worker.cpu_affinity())
+        found.sort()
         if found == wanted or time.monotonic() > deadline:
             return found
         time.sleep(0.05)

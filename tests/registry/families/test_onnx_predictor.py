@@ -18,6 +18,7 @@ from registry.families.onnx_predictor import (
     FP32_NAME,
     INT8_NAME,
     LIMITS,
+    WITHOUT_PADDING,
     Limits,
     OnnxPredictor,
     passes,
@@ -84,6 +85,7 @@ def int8(fp32: OnnxPredictor, built: Builder, tmp_path: Path) -> Callable[[bool]
 
 def test_in_int8_with_static_scales_texts_share_passes_and_are_answered_as_if_alone(int8) -> None:
     predictor = int8(True)
+    assert predictor._limits == WITHOUT_PADDING  # the tiny encoder is a BERT
     alone = [predictor.predict([fields])[0].probabilities for fields in TEXTS]
     counted = Passes(predictor)
     together = [answer.probabilities for answer in predictor.predict(TEXTS)]
