@@ -98,22 +98,22 @@ class Committer(Generic[Draft, Result]):
     def _commit(self, works: Sequence[Answered[Draft, Result]]) -> None:
         """Make the answers of these requests durable together, then hand them out."""
         ready, drafts = self._drafts(works)
+        results: Sequence[Result | Exception] = []
         if ready:
             began, worked = time.perf_counter(), time.process_time()
             try:
-                results: Sequence[Result | Exception] = self._record(drafts)
+                results = self._record(drafts)
             except Exception as error:
                 logger.error("Answers could not be recorded: %s", error)
                 results = [RecordFailed(str(error))] * len(ready)
             waited = max(0.0, time.perf_counter() - began - (time.process_time() - worked))
             self._waiting += MEMORY * (waited - self._waiting)
         self._settled(works)  # first, so that it is known who may come back when the first of them does
-        if ready:
-            for work, result in zip(ready, results, strict=True):
-                if isinstance(result, Exception):
-                    work.future.set_exception(result)
-                else:
-                    work.future.set_result(result)
+        for work, result in zip(ready, results, strict=True):
+            if isinstance(result, Exception):
+                work.future.set_exception(result)
+            else:
+                work.future.set_result(result)
 
     def _drafts(self, works: Sequence[Answered[Draft, Result]]) -> tuple[list[Answered[Draft, Result]], list[Draft]]:
         now = time.perf_counter()

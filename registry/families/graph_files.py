@@ -1,5 +1,6 @@
-"""ONNX graphs as files: a protobuf file ends at 2 GiB, so weights beyond that lie in a file beside it."""
+"""ONNX graphs as they are read, run and written. A protobuf file ends at 2 GiB: weights beyond that lie beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,14 +25,27 @@ def save(model: onnx.ModelProto, target: Path) -> None:
         onnx.save(model, target)
 
 
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """The graph, ready to be run on the CPU."""
+def session(model: onnx.ModelProto, also: Sequence[str] = ()) -> onnxruntime.InferenceSession:
+    """The graph, ready to be run on the CPU; it gives the inner results named in `also` besides its own."""
+    if also:
+        plain, model = model, onnx.ModelProto()
+        model.CopyFrom(plain)
+        model.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, also))
     if not is_large(model):
         return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         save(model, path)
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def users_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """By the name of a result or a weight, the nodes that take it."""
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    return users
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from registry.families.graph_files import drop_unused, is_large, save, session
+from registry.families.graph_files import drop_unused, is_large, save, session, users_of
 from registry.families.onnx_predictor import SCALES, STATIC, feeds_of
 from registry.families.tokenisation import Tokens
 from registry.families.unpadding import without_padding
@@ -168,15 +168,12 @@ def _values_behind(
 
 def _ranges(model: onnx.ModelProto, activations: Sequence[str], texts: Sequence[Tokens]) -> Ranges:
     """What each activation takes over all `texts`."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in activations)
-    run = session(probe)
-    known = {each.name for each in run.get_inputs()}
+    probe = session(model, activations)
+    known = {each.name for each in probe.get_inputs()}
     ranges: Ranges = {}
     for tokens in texts[:CALIBRATION_TEXTS]:
         feeds = {name: values for name, values in feeds_of(tokens).items() if name in known}
-        for name, values in zip(activations, run.run(list(activations), feeds), strict=True):
+        for name, values in zip(activations, probe.run(list(activations), feeds), strict=True):
             rows = values.reshape(-1, values.shape[-1])
             ranges[name] = Range(rows.min(axis=0), rows.max(axis=0)).joined(ranges.get(name))
     return ranges
@@ -190,10 +187,7 @@ def _fix_scales(model: onnx.ModelProto, ranges: Ranges) -> None:
     """
     graph = model.graph
     weights = {each.name: each for each in graph.initializer}
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
+    users = users_of(graph)
     for activation, nodes in _products(model).items():
         scale, zero = (f"{activation}_{part}" for part in ("scale", "zero"))
         graph.initializer.extend(map(numpy_helper.from_array, map(np.array, ranges[activation].scale()), (scale, zero)))

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from registry.families.graph_files import drop_unused, session
+from registry.families.graph_files import drop_unused, session, users_of
 from registry.families.onnx_predictor import LEFT_OUT, PADDING, padded
 from registry.families.tokenisation import Tokens
 
@@ -74,12 +74,9 @@ def _probe(texts: Sequence[Tokens]) -> dict[str, NDArray[np.int64]]:
 
 def _shapes(model: onnx.ModelProto, feeds: Mapping[str, NDArray[np.int64]]) -> Shapes:
     """Of every result."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
     told = {each.name for each in model.graph.output}
     names = [name for node in model.graph.node for name in node.output if name and name not in told]
-    probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    results = session(probe).run(names, dict(feeds))
+    results = session(model, names).run(names, dict(feeds))
     return {name: result.shape for name, result in zip(names, results, strict=True)}
 
 
@@ -90,10 +87,7 @@ class _Unpadding:
         self._graph, self._shapes = graph, shapes
         self._constants = {each.name: each for each in graph.initializer}
         self._makers = {name: node for node in graph.node for name in node.output}
-        self._users: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self._users.setdefault(name, []).append(node)
+        self._users = users_of(graph)
         self._rows: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._made: set[str] = set()  # what the new nodes give
