@@ -52,6 +52,7 @@ def notice_progress(page):
 def finish_run(page):
     page.locator("#panel-outcome").wait_for(timeout=TRAINED)
     page.locator("#panel-progress", has_text="succeeded").wait_for()
+    page.wait_for_load_state("load")  # the panels stand before it is told
 
 
 def ask(page, text):
@@ -93,6 +94,7 @@ def load_and_analyse(installed, olga):
     said = notice_progress(page)
     installed.start_worker()
     page.get_by_role("heading", name="Labels").wait_for()
+    page.wait_for_load_state("load")
     assert "loaded" in said  # by itself, once the file was read
     report = page.locator("#panel-report").inner_text()
     assert re.search(r"Rows\s+240", report) and re.search(r"weather\s+120", report)
