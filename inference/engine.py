@@ -141,11 +141,13 @@ class Engine(Generic[Draft, Result]):
         except Exception as error:  # whatever happens, nobody waits for ever
             logger.exception("A round of answers failed")
             _fail(works, ModelFailed(str(error)))
-        failed = [work for work in works if work.future.done()]
-        self._put_back([work for work in works if not work.is_answered and not work.future.done()])
-        if failed:
+        if failed := [work for work in works if work.future.done()]:
             self._settle(failed)
-        return [work for work in works if work.is_answered and not work.future.done()]
+            works = [work for work in works if not work.future.done()]
+        if unfinished := [work for work in works if not work.is_answered]:
+            self._put_back(unfinished)
+            works = [work for work in works if work.is_answered]
+        return works
 
     def _take(self) -> "list[tuple[Work[Draft, Result], Sequence[Fields]]]":
         """Wait for work, then take a piece of each request in turn until the round is full. Empty: time to end."""
@@ -175,9 +177,8 @@ class Engine(Generic[Draft, Result]):
 
     def _put_back(self, works: "Sequence[Work[Draft, Result]]") -> None:
         """Requests with texts left go to the end of the queue, behind those that came meanwhile."""
-        if works:
-            with self._changed:
-                self._waiting.extend(works)
+        with self._changed:
+            self._waiting.extend(works)
 
     def _settle(self, works: Sequence[Answered[Draft, Result]]) -> None:
         """These requests have their outcome and wait no longer."""

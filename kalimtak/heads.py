@@ -8,17 +8,20 @@ but for the digits of `Content-Length`: nothing else depends on the body.
 import re
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import create
 from gunicorn.workers.gthread import TConn
 
+if TYPE_CHECKING:
+    from kalimtak.core.lean import Shortcut
+
 MOST_DIGITS = 18
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,%d})\r\n" % MOST_DIGITS, re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """The head of a request that came on one connection; `environ` is WSGI's, without a body.
 
@@ -30,6 +33,7 @@ class Head:
     version: tuple[int, int]
     closes: bool  # whether the client wants the connection to end after the answer
     environ: dict[str, Any]
+    shortcut: "Shortcut | None" = None  # past what was learnt from the first request with this head
 
     @classmethod
     def read(cls, request: bytes, end: int, conn: TConn, cfg: Any) -> "Head":

@@ -30,7 +30,7 @@ from gunicorn.http.wsgi import Response
 from gunicorn.util import http_date
 from gunicorn.workers.gthread import TConn
 
-from kalimtak.core.lean import ANSWER_SECONDS, NEVER_WAITS, Later, NotNow
+from kalimtak.core.lean import ANSWER_SECONDS, NEVER_WAITS, Begun, Later, NotNow, Shortcut, Whole
 from kalimtak.heads import Head, head_of
 from kalimtak.worker import PART_SECONDS
 
@@ -43,13 +43,24 @@ _NOT_TAKEN = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade):", re.IGNORE
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """An answer that is being worked out."""
+
+    shortcut: Shortcut
+    begun: Begun
+
+    def completed(self) -> Whole:
+        return self.shortcut.completed(self.begun)
+
+
 @dataclass(slots=True, eq=False)
 class Passage:
     """A request on its way: since when (monotonic seconds), what will answer it, and whether its connection goes on."""
 
     conn: TConn
     head: Head
-    answer: HttpResponse
+    answer: HttpResponse | Promise
     keeps: bool
     arrived: float = field(default_factory=time.monotonic)
     wanted: deque[bool] = field(default_factory=deque)  # holds something while somebody wants to know its end
@@ -119,24 +130,30 @@ class Lane:
             conn.sock.setblocking(False)
         passage = Passage(conn, head, answer, keeps and not head.closes)
         self._unsent[id(conn)] = self._open[id(passage)] = passage
-        if isinstance(answer, Later):
+        if isinstance(answer, Promise):
             answer.begun.future.add_done_callback(lambda _: self._complete(passage))
         else:
             self._complete(passage)
         return True
 
-    def _begin(self, head: Head, request: bytes, end: int) -> HttpResponse:
-        """Django's answer, or its promise of one.
+    def _begin(self, head: Head, request: bytes, end: int) -> HttpResponse | Promise:
+        """Django's answer, or its promise of one, which the next requests with this head can get without Django.
 
         Its `close` is not called, which would tell all of Django that a request is finished whose start it was not
         told of, 20 us of work, and give the connection to PostgreSQL back that the thread which sends keeps for the
         next answers. What it closes besides are uploaded files, of which there are none.
         """
+        if head.shortcut is not None:
+            begun = head.shortcut.begin(request[end:])
+            return begun if isinstance(begun, HttpResponse) else Promise(head.shortcut, begun)
         environ = head.environ_of(request, end)
         environ[NEVER_WAITS] = True
         answer = self._application.get_response(WSGIRequest(environ))
         assert isinstance(answer, HttpResponse)  # nothing in the lane streams
-        return answer
+        if not isinstance(answer, Later):
+            return answer
+        head.shortcut = answer.shortcut()
+        return Promise(head.shortcut, answer.begun)
 
     def give_up_late(self) -> None:
         """Answer the requests that have waited for too long; to be called now and then."""
@@ -151,12 +168,12 @@ class Lane:
             return
         try:
             answer = passage.answer
-            self._send(passage, answer.completed() if isinstance(answer, Later) else answer)
+            self._send(passage, answer.completed() if isinstance(answer, Promise) else Whole.of(answer))
         except Exception:
             _log.exception("An answer could not be sent")
             self._done(passage, keeps=False)
 
-    def _send(self, passage: Passage, answer: HttpResponse) -> None:
+    def _send(self, passage: Passage, answer: Whole) -> None:
         """Head and body in one piece."""
         message = _head_of(passage, answer) + answer.content
         try:
@@ -204,11 +221,9 @@ def _taken_from(wanted: deque[bool]) -> bool:
         return False
 
 
-def _head_of(passage: Passage, answer: HttpResponse) -> bytes:
+def _head_of(passage: Passage, answer: Whole) -> bytes:
     """The head of the answer, as gunicorn writes it."""
-    status = f"{answer.status_code} {answer.reason_phrase}"
-    headers = tuple([header for header in answer.items() if header[0] != "Content-Length"])
-    start, middle, end = _parts_of_head(passage.head.version, status, passage.keeps, headers)
+    start, middle, end = _parts_of_head(passage.head.version, answer.status, passage.keeps, answer.headers)
     return f"{start}{_date(int(time.time()))}{middle}{len(answer.content)}{end}".encode("latin-1")
 
 

@@ -82,11 +82,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._notify_at = 0.0  # when gunicorn's master is to hear again that this worker is alive
         self._stopping_since: float | None = None
         self._balance = Balance(self.age)
+        # gunicorn looks each of these up anew, 2 us a time.
+        self._is_ssl, self._threads, self._keepalive = self.cfg.is_ssl, self.cfg.threads, self.cfg.keepalive
 
     @property
     def is_overloaded(self) -> bool:
         lane, waiting = self._lane, len(self._since)
-        if lane is not None and len(lane) > self.cfg.threads:  # as many as threads could wait with, however long
+        if lane is not None and len(lane) > self._threads:  # as many as threads could wait with, however long
             waiting += len(lane)
             if lane.longest_wait > MOST_SECONDS:
                 return True
@@ -136,7 +138,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def enqueue_req(self, conn: TConn) -> None:
         """Answer the request of a readable connection in the lane, give it to a thread, wait for the rest of it, or
         turn it away."""
-        if self.cfg.is_ssl or conn.is_http2 or _has_read_ahead(conn):
+        if self._is_ssl or conn.is_http2 or _has_read_ahead(conn):
             self._unwatch(conn)
             self._admit(conn)
             return
@@ -170,7 +172,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if self._lane is None:
             return False
         kept = len(self.keepalived_conns) + len(self._watched)
-        keeps = self.alive and bool(self.cfg.keepalive) and kept < self.max_keepalived
+        keeps = self.alive and bool(self._keepalive) and kept < self.max_keepalived
         keeps = keeps and not self._balance.sheds(self.nr_conns)
         conn.is_ending = False
         if not self._lane.take(conn, request, keeps=keeps):

@@ -80,8 +80,13 @@ def caller_with_key(request: HttpRequest, key: ApiKey) -> Caller:
 
 
 def _origin(request: HttpRequest) -> dict[str, str]:
-    agent = request.META.get("HTTP_USER_AGENT", "").replace("\x00", "")[:300]
-    return {"address": client_address(request), "user_agent": agent}
+    """Worked out once: the head of one request may stand for many (`kalimtak.core.lean`)."""
+    known: dict[str, str] | None = getattr(request, "kalimtak_origin", None)
+    if known is None:
+        agent = request.META.get("HTTP_USER_AGENT", "").replace("\x00", "")[:300]
+        known = {"address": client_address(request), "user_agent": agent}
+        request.kalimtak_origin = known  # type: ignore[attr-defined]
+    return known
 
 
 def _caller(request: Request) -> Caller:

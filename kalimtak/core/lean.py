@@ -7,13 +7,15 @@ through Django and DRF as usual: to the same `begin`.
 
 A request that `kalimtak.lane` brings must not wait for anything. It gets `Later`, to be completed when the answer is
 there, or `NotNow` where something would have to be waited for: then a thread takes the request up from the start.
+The next request with the same head takes a `Shortcut`: what middleware makes of it is known by then (decision 34).
 """
 
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.conf import settings
 from django.core.handlers.exception import response_for_exception
@@ -48,24 +50,66 @@ class Begun(Protocol):
         ...
 
 
+class Whole(NamedTuple):
+    """An answer as it is sent: `status` such as `200 OK`, all headers but `Content-Length`."""
+
+    status: str
+    headers: tuple[tuple[str, str], ...]
+    content: bytes
+
+    @classmethod
+    def of(cls, response: HttpResponse) -> "Whole":
+        headers = tuple([header for header in response.items() if header[0] != "Content-Length"])
+        return cls(f"{response.status_code} {response.reason_phrase}", headers, response.content)
+
+
 class Later(HttpResponse):
-    """An answer that has not come yet: middleware puts its headers here, and `completed` gives the whole."""
+    """An answer that has not come yet, on its way through middleware, which puts its headers here."""
 
-    def __init__(self, request: HttpRequest, begun: Begun) -> None:
+    def __init__(self, request: HttpRequest, view: "type[LeanView]", captured: Mapping[str, str], begun: Begun) -> None:
         super().__init__(content_type="application/json")
-        self.request, self.begun = request, begun
+        self._way, self.begun = (request, view, captured), begun
 
-    def completed(self) -> HttpResponse:
+    def shortcut(self) -> "Shortcut":
+        """To be asked for once middleware has put its headers here."""
+        return Shortcut(*self._way, Whole.of(self).headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """Straight to the view that a request came to before, for the next ones with the same head.
+
+    Middleware looks at nothing else of a request that comes here, so it would let each pass and put the same headers
+    on its answer. `request` is the first one; of the others there is only the body. Key and rate are the view's to
+    check, each time.
+    """
+
+    request: HttpRequest
+    view: "type[LeanView]"
+    captured: Mapping[str, str]
+    headers: tuple[tuple[str, str], ...]
+
+    def begin(self, body: bytes) -> Begun | HttpResponse:
+        """Take up a request with this body; a refusal of it, or `NotNow`."""
+        try:
+            return self.view().take_up(self.request, body, self.captured, may_wait=False)
+        except WouldWait:
+            return NotNow()
+        except Exception as error:
+            return self._refusal(error)
+
+    def completed(self, begun: Begun) -> Whole:
         """What is sent now: the answer if `begun.future` is done, else that it took too long."""
         try:
-            self.content = _encode(self.begun.result(seconds=0)).encode()
+            return Whole("200 OK", self.headers, _encode(begun.result(seconds=0)).encode())
         except Exception as error:
-            response = _refusal_or_fault(self.request, error)
-            for name, value in self.headers.items():
-                response.headers.setdefault(name, value)
-            return response
-        self["Content-Length"] = str(len(self.content))
-        return self
+            return Whole.of(self._refusal(error))
+
+    def _refusal(self, error: Exception) -> HttpResponse:
+        response = _refusal_or_fault(self.request, error)
+        for name, value in self.headers:
+            response.headers.setdefault(name, value)
+        return response
 
 
 class NotNow(HttpResponse):
@@ -89,13 +133,20 @@ class LeanView(ApiView):
         """The whole answer to a request with an `Authorization` header; `Later` or `NotNow` where it never waits."""
         may_wait = NEVER_WAITS not in request.META
         try:
-            caller = self.admit(request, may_wait=may_wait)
-            begun = self.begin(caller, read_json(request), captured, may_wait=may_wait)
-            return json_response(begun.result()) if may_wait else Later(request, begun)
+            begun = self.take_up(request, request.body, captured, may_wait=may_wait)
+            return json_response(begun.result()) if may_wait else Later(request, type(self), captured, begun)
         except WouldWait:
             return NotNow()
         except Exception as error:
             return refusal(request, error)
+
+    def take_up(self, request: HttpRequest, body: bytes, captured: Mapping[str, str], *, may_wait: bool) -> Begun:
+        """Check and accept `request`, of which nothing but the head is looked at, with this body.
+
+        Raises what `admit`, `read_json` and `begin` raise.
+        """
+        caller = self.admit(request, may_wait=may_wait)
+        return self.begin(caller, read_json(request, body), captured, may_wait=may_wait)
 
     def admit(self, request: HttpRequest, *, may_wait: bool) -> Caller:
         """Key, rate and scope, as `ApiView.initial` asks for them. Raises what it raises, and `WouldWait`."""
@@ -140,11 +191,10 @@ def _lean_view_at(path: str) -> tuple[type[LeanView], Mapping[str, str]] | None:
     return (view, match.kwargs) if isinstance(view, type) and issubclass(view, LeanView) else None
 
 
-def read_json(request: HttpRequest) -> Any:
+def read_json(request: HttpRequest, raw: bytes) -> Any:
     """The body of a request, none being an empty object. Raises `InvalidInput`, `TooLarge`,
     or DRF's 415 for another type.
     """
-    raw = request.body
     if not raw:
         return {}
     if request.content_type != "application/json":

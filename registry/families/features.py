@@ -44,8 +44,8 @@ class Block:
 
     def row(self, text: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Columns and values of one text: what `vectoriser.transform` gives, without its sparse-matrix overhead."""
-        vocabulary = self._vocabulary
-        counts = Counter(vocabulary[term] for term in self._find_terms(text) if term in vocabulary)
+        find = self._vocabulary.get
+        counts = Counter([column for term in self._find_terms(text) if (column := find(term)) is not None])
         columns = np.fromiter(counts.keys(), dtype=np.intp, count=len(counts))
         values = np.log(np.fromiter(counts.values(), dtype=np.float32, count=len(counts))) + 1
         values *= self.idf[columns]

@@ -157,12 +157,12 @@ class OnnxPredictor:
 
     def predict(self, inputs: Sequence[Fields]) -> list[Answer]:
         """`registry.families.base.Predictor`."""
+        if not inputs:
+            return []
         tokens = [self._tokenisation.encode(fields) for fields in inputs]
-        logits = self._logits(self._graph, tokens, self._limits)
-        return [
-            Answer(self.calibration.probabilities(each).astype(np.float32), text.truncated)
-            for each, text in zip(logits, tokens, strict=True)
-        ]
+        logits = np.stack(self._logits(self._graph, tokens, self._limits))
+        probabilities = self.calibration.probabilities(logits).astype(np.float32)
+        return [Answer(each, text.truncated) for each, text in zip(probabilities, tokens, strict=True)]
 
     def _logits(self, graph: Graph, texts: Sequence[Tokens], limits: Limits) -> list[NDArray[np.float32]]:
         """Of each text (labels,), in the order given."""

@@ -15,7 +15,8 @@ from gunicorn.workers.gthread import TConn
 
 from interactions.models import UserInteraction
 from kalimtak import lane as lane_module
-from kalimtak.core.auth import key_create
+from kalimtak.core.auth import key_create, key_revoke
+from kalimtak.core.models import ApiKey
 from kalimtak.lane import Lane
 from tests.inference.conftest import in_threads
 
@@ -143,6 +144,55 @@ def test_the_lane_gives_the_answer_of_the_usual_way(road, key, emotion, clarity,
         lane_headers.pop(name)
     usual_headers.pop("Content-Length", None)
     assert lane_headers == usual_headers
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"text": "ärger 😀", "top_k": 1}, {}),
+        ({"texts": ["joy", "anger", "joy"]}, {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}),
+        ({"text": "anger"}, {"Origin": "https://shop.example"}),
+        ({"text": 7, "colour": "red"}, {"Origin": "https://shop.example"}),
+        ({"classifier": "nothing", "text": "joy"}, {}),
+        (b"{", {}),
+        (b"", {}),
+    ],
+)
+def test_the_next_request_with_the_same_head_is_answered_without_middleware(
+    road, key, emotion, settings, monkeypatch, body, headers
+):
+    settings.KALIMTAK_CORS_ORIGINS = ["https://shop.example"]
+    warm(key)
+    status, usual_headers, usual_body = usual("/api/predict", body, key, **headers)
+    assert road.ask(post("/api/predict", {"text": "joy"}, key, **headers))[0] == 200
+    monkeypatch.setattr(road.application, "get_response", None)
+    lane_status, lane_headers, lane_body = road.ask(post("/api/predict", body, key, **headers))
+    assert (lane_status, comparable(lane_body)) == (status, comparable(usual_body))
+    for name in ("Server", "Date", "Connection", "Content-Length"):
+        lane_headers.pop(name)
+    usual_headers.pop("Content-Length", None)
+    assert lane_headers == usual_headers
+
+
+def test_another_head_goes_through_middleware_again(road, key, emotion, settings):
+    settings.KALIMTAK_CORS_ORIGINS = ["https://shop.example"]
+    warm(key)
+    for origin in ("https://shop.example", "https://elsewhere.example", None, "https://shop.example"):
+        _, headers, _ = road.ask(post("/api/predict", {"text": "joy"}, key, Origin=origin))
+        assert ("Access-Control-Allow-Origin" in headers) == (origin == "https://shop.example")
+    assert road.ask(post("/api/predict", {"text": "joy"}, key, Host="elsewhere"))[0] == 400
+
+
+def test_a_key_is_looked_at_each_time(road, key, emotion):
+    request = post("/api/predict", {"text": "joy"}, key)
+    warm(key)
+    assert road.ask(request)[0] == road.ask(request)[0] == 200
+    key_revoke(ApiKey.objects.get(), actor="olga")
+    assert not road.take(request)  # a thread has to look it up again
+    assert usual("/api/predict", {"text": "joy"}, key)[0] == 401
+    status, headers, body = road.ask(request)
+    assert (status, headers["WWW-Authenticate"]) == (401, 'Bearer realm="api"')
+    assert body["error"]["message"] == "This API key was revoked."
 
 
 def test_a_host_that_is_not_ours_is_refused(road, key, emotion):
