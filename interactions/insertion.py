@@ -49,8 +49,9 @@ class Insert:
                 yield Statement(self._written_out(some, literal), None)
 
     def _written_out(self, rows: Sequence[tuple[Any, ...]], literal: Callable[[Any], bytes]) -> str:
-        rest = b"".join([b", " + literal(value) for value in self.rest])
-        values = b"), (".join([b", ".join(map(literal, row)) + rest for row in rows])
+        with connection.wrap_database_errors:  # of a value that PostgreSQL cannot hold, such as a NUL
+            rest = b"".join([b", " + literal(value) for value in self.rest])
+            values = b"), (".join([b", ".join(map(literal, row)) + rest for row in rows])
         return f"{self.head}({values.decode()}){self.tail}"
 
 
@@ -92,8 +93,8 @@ def _writes_values() -> bool:
 def _literal() -> Callable[[Any], bytes] | None:
     """How psycopg writes a value into a text; None where values go beside it.
 
-    Given the values, it would first look for the place of each in the text, anew in every text as long as ours. That
-    took several times as long as writing them.
+    Given more than 50 values, it would first look for the place of each in the text, every time anew. That took several
+    times as long as writing them.
     """
     if not _writes_values():
         return None

@@ -3,7 +3,8 @@
 A question to a model costs a millisecond or two, most of it the model's. Handing it to a thread, waiting there for the
 batcher, and waking the thread again, with one lock for all of Python in between, was half of what it cost besides
 (decision 22 has the measurements). So the thread that reads the sockets runs the request through Django up to the
-engine's queue, and the thread that made the answer durable sends it.
+engine's queue, and the thread that made the answer durable sends it. Where the request before it on the connection had
+the same head, Django's middleware is left out (decision 34).
 
 Only what cannot wait is taken: a request that has come whole, to the API, with a key. Django itself says where
 something would have to be waited for after all (`kalimtak.core.lean.NotNow`); then the request goes to a thread as any

@@ -84,6 +84,7 @@ INSTALLED_APPS = [
     "kalimtak",
 ]
 
+# For questions with a key all of it sees the first request of a connection with the same head, not each (decision 34).
 MIDDLEWARE = [
     "kalimtak.core.middleware.ProxyMiddleware",
     "kalimtak.core.middleware.ContentSecurityPolicyMiddleware",

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from typing import Any, NamedTuple, Protocol
 
 from django.conf import settings
@@ -71,8 +72,11 @@ class Later(HttpResponse):
         self._way, self.begun = (request, view, captured), begun
 
     def shortcut(self) -> "Shortcut":
-        """To be asked for once middleware has put its headers here."""
-        return Shortcut(*self._way, Whole.of(self).headers)
+        """To be asked for once middleware has put its headers here. It keeps of the request what is not its body."""
+        request, view, captured = self._way
+        request._body, request._stream = b"", BytesIO()  # type: ignore[attr-defined]
+        request.META["wsgi.input"] = request._stream  # type: ignore[attr-defined]
+        return Shortcut(request, view, captured, Whole.of(self).headers)
 
 
 @dataclass(frozen=True, slots=True)

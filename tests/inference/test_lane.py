@@ -13,7 +13,7 @@ from django.db import connections
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn
 
-from interactions.models import UserInteraction
+from interactions.models import PersonalRecord, UserInteraction
 from kalimtak import lane as lane_module
 from kalimtak.core.auth import key_create, key_revoke
 from kalimtak.core.models import ApiKey
@@ -161,7 +161,7 @@ def test_the_lane_gives_the_answer_of_the_usual_way(road, key, emotion, clarity,
 def test_the_next_request_with_the_same_head_is_answered_without_middleware(
     road, key, emotion, settings, monkeypatch, body, headers
 ):
-    settings.KALIMTAK_CORS_ORIGINS = ["https://shop.example"]
+    settings.KALIMTAK_CORS_ORIGINS, settings.KALIMTAK_TRUSTED_PROXIES = ["https://shop.example"], ["127.0.0.1"]
     warm(key)
     status, usual_headers, usual_body = usual("/api/predict", body, key, **headers)
     assert road.ask(post("/api/predict", {"text": "joy"}, key, **headers))[0] == 200
@@ -172,6 +172,24 @@ def test_the_next_request_with_the_same_head_is_answered_without_middleware(
         lane_headers.pop(name)
     usual_headers.pop("Content-Length", None)
     assert lane_headers == usual_headers
+
+
+def test_every_answer_is_recorded_with_whom_the_head_names(road, key, emotion, settings):
+    settings.KALIMTAK_TRUSTED_PROXIES = ["127.0.0.1"]
+    warm(key)
+    PersonalRecord.objects.all().delete()
+    for address in ("203.0.113.9", "203.0.113.9", "198.51.100.4", "198.51.100.4"):
+        headers = {"X-Forwarded-For": address, "User-Agent": f"of {address}"}
+        assert road.ask(post("/api/predict", {"text": "joy"}, key, **headers))[0] == 200
+    kept = sorted(PersonalRecord.objects.values_list("address", "user_agent"))
+    assert kept == [("198.51.100.4", "of 198.51.100.4")] * 2 + [("203.0.113.9", "of 203.0.113.9")] * 2
+
+
+def test_no_text_is_kept_with_the_head(road, key, emotion):
+    warm(key)
+    assert road.ask(post("/api/predict", {"text": "joy"}, key))[0] == 200
+    request = road.conn.head.shortcut.request
+    assert request.body == request.META["wsgi.input"].read() == b""
 
 
 def test_another_head_goes_through_middleware_again(road, key, emotion, settings):

@@ -1,7 +1,7 @@
 """What is written when a question is answered."""
 
 import pytest
-from django.db import IntegrityError
+from django.db import DataError, IntegrityError, connection
 
 from interactions.insertion import ROWS_AT_ONCE
 from interactions.models import PersonalRecord, RequestMemo, Subject, UserInteraction
@@ -61,6 +61,15 @@ def test_every_column_is_stored_as_the_orm_would_store_it(make_row, person):
     assert by_orm == {name: getattr(stored, name) for name in by_orm}
     assert (stored.personal.address, stored.personal.user_agent) == ("2001:db8::1", agent)
     assert stored.personal.created_at == row.created_at
+
+
+@pytest.mark.postgres
+def test_a_value_that_postgresql_cannot_hold_is_refused_as_by_any_statement(make_row):
+    if connection.vendor != "postgresql":
+        pytest.skip("needs PostgreSQL")
+    with pytest.raises(DataError):
+        interactions_record([make_row(), make_row(label="j\x00y")])
+    assert not UserInteraction.objects.exists()
 
 
 def test_a_group_larger_than_one_statement_is_stored_whole(make_row):

@@ -227,9 +227,13 @@ def test_a_connection_ends_where_the_client_wants_it(port, how):
         assert sock.recv(1) == b""
 
 
+@pytest.mark.parametrize("before", [0, 1])  # the first with its head, and one for which middleware is left out
 @pytest.mark.parametrize("place", ["begin", "result"])
-def test_a_fault_of_ours_is_a_500_and_nothing_more(port, place):
+def test_a_fault_of_ours_is_a_500_and_nothing_more(port, place, before):
     with connect(port) as sock:
+        for number in range(before):
+            sock.send(question(number))
+            assert answer(sock)[0] == 200
         sock.send(question(breaks=place, seconds=0.01))
         status, body = answer(sock)
         assert (status, body["error"]["code"]) == (500, "internal_error")
