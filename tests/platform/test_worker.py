@@ -32,6 +32,8 @@ import time
 
 def application(environ, start_response):
     body = environ["wsgi.input"].read()
+    with open("begun", "ab") as begun:
+        begun.write(b".")
     time.sleep(float(environ["QUERY_STRING"] or 0))
     answer = b"%d" % len(body)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
@@ -69,6 +71,13 @@ def wait_until_open(port, seconds=20):
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def wait_for_begun(folder, count, seconds=20):
+    begun, deadline = folder / "begun", time.monotonic() + seconds
+    while not begun.exists() or begun.stat().st_size < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def connect(port):
@@ -277,7 +286,7 @@ def test_a_worker_that_stops_answers_what_it_has_taken(tmp_path):
     for thread in asking:
         thread.start()
     silent = connect(port)
-    time.sleep(0.2)
+    wait_for_begun(tmp_path, THREADS)
     server.terminate()
     for thread in asking:
         thread.join()
