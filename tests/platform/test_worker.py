@@ -12,7 +12,7 @@ import pytest
 
 from kalimtak.worker import READ_AHEAD, wanted_bytes
 from tests.installation import ROOT
-from tests.services import free_port
+from tests.services import free_port, wait_until
 
 THREADS = 4
 SERVER = """
@@ -71,13 +71,6 @@ def wait_until_open(port, seconds=20):
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-
-
-def wait_for_begun(folder, count, seconds=20):
-    begun, deadline = folder / "begun", time.monotonic() + seconds
-    while not begun.exists() or begun.stat().st_size < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def connect(port):
@@ -286,7 +279,7 @@ def test_a_worker_that_stops_answers_what_it_has_taken(tmp_path):
     for thread in asking:
         thread.start()
     silent = connect(port)
-    wait_for_begun(tmp_path, THREADS)
+    wait_until(lambda: (tmp_path / "begun").stat().st_size == THREADS, what="the last request")
     server.terminate()
     for thread in asking:
         thread.join()
